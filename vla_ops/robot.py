@@ -1,0 +1,176 @@
+"""RobotSpec: the one schema of a robot's YAML, and everything positional that is derived from its names.
+
+The delta mask comes from `kind: gripper`, the camera slots from `role`, widths from `names`. Nothing downstream counts
+columns by hand. Reading the file, with line numbers, is `vla_ops.robot_file`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from vla_ops.recordings.base import OpenOptions, Source
+from vla_ops.spec import (
+    CameraSpec,
+    DatasetSpec,
+    Kind,
+    NextState,
+    NormStatsSpec,
+    QualitySpec,
+    ReconvertSpec,
+    RecordingsSpec,
+    Strict,
+    TaskFrom,
+    TimelineSpec,
+    Unit,
+    VectorPart,
+)
+
+# Raise when the same recording and spec would now give other bytes: every episode becomes stale.
+CONVERSION_VERSION = 1
+
+# openpi's camera slots, in the order its models take them.
+SLOTS: dict[str, str] = {"base": "base_0_rgb", "left_wrist": "left_wrist_0_rgb", "right_wrist": "right_wrist_0_rgb"}
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One named number of the state or action vector."""
+
+    name: str
+    unit: Unit
+    kind: Kind
+    limits: tuple[float, float] | None = None
+
+
+class RobotSpec(Strict):
+    """A robot as data: where its recordings are and how they become episodes, datasets and norm stats."""
+
+    recordings: RecordingsSpec
+    """Where the raw recordings are."""
+    timeline: TimelineSpec
+    """The fixed-rate timeline."""
+    state: list[VectorPart] = Field(min_length=1)
+    """The state vector; order here is order in the vector."""
+    action: NextState | list[VectorPart]
+    """`{from: next_state}`, or a list like `state` that reads the leader arm's or controller's commands."""
+    cameras: dict[str, CameraSpec] = {}
+    """Camera name -> source and role."""
+    task: TaskFrom
+    """Where the task text comes from."""
+    dataset: DatasetSpec
+    """The dataset made from the episodes."""
+    quality: QualitySpec = QualitySpec()
+    """Thresholds of the quality report."""
+    norm_stats: NormStatsSpec = NormStatsSpec()
+    """Action space and horizon of the norm stats."""
+    reconvert: ReconvertSpec | None = None
+    """Schedule; the sensor picks up new recordings also without one."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for vector, dims in (("state", self.state_dims), ("action", self.action_dims)):
+            doubled = [name for name, count in Counter(d.name for d in dims).items() if count > 1]
+            if doubled:
+                raise ValueError(f"{vector}: dimension names must differ, {', '.join(doubled)} occurs more than once")
+        self._check_cameras()
+        self._check_clock_offsets()
+        if self.recordings.format == "mcap" and (self.recordings.times or self.recordings.source_rate_hz):
+            raise ValueError("recordings: `times` and `source_rate_hz` are for hdf5 and zarr; an mcap has its own stamps (see `clock`)")
+        if self.recordings.format != "mcap" and self.recordings.clock != "log":
+            raise ValueError(f"recordings: `clock: {self.recordings.clock}` is for mcap; {self.recordings.format} stamps come from `times`")
+        return self
+
+    def _check_cameras(self) -> None:
+        first: dict[str, str] = {}
+        for name, camera in self.cameras.items():
+            if not name.replace("_", "").isalnum():
+                raise ValueError(f"cameras: the name {name!r} may hold only letters, digits and underscores")
+            if camera.role is None:
+                continue
+            if camera.role in first:
+                raise ValueError(
+                    f"cameras: {first[camera.role]} and {name} both have role {camera.role}; a model has one slot for each role"
+                )
+            first[camera.role] = name
+
+    def _check_clock_offsets(self) -> None:
+        known = self.streams_mapped
+        for stream in self.timeline.clock_offsets:
+            if stream not in known:
+                raise ValueError(f"timeline.clock_offsets: {stream!r} is not a mapped stream; mapped are: {', '.join(known)}")
+
+    @property
+    def action_parts(self) -> list[VectorPart]:
+        """The parts the action is read from: the state's own for `next_state`."""
+        return self.state if isinstance(self.action, NextState) else self.action
+
+    @property
+    def state_dims(self) -> list[Dimension]:
+        """The state's dimensions in order."""
+        return _dimensions(self.state)
+
+    @property
+    def action_dims(self) -> list[Dimension]:
+        """The action's dimensions in order."""
+        return _dimensions(self.action_parts)
+
+    @property
+    def delta_mask(self) -> tuple[bool, ...]:
+        """True where an action dimension is delta-encoded against the state in a delta action space: all but grippers."""
+        if self.norm_stats.action_space == "absolute":
+            return (False,) * len(self.action_dims)
+        return tuple(d.kind != "gripper" for d in self.action_dims)
+
+    @property
+    def camera_slots(self) -> dict[str, str]:
+        """Model slot -> camera name, for the cameras that have a role."""
+        by_role = {c.role: name for name, c in self.cameras.items() if c.role}
+        return {slot: by_role[role] for role, slot in SLOTS.items() if role in by_role}
+
+    @property
+    def streams_mapped(self) -> list[str]:
+        """Every stream the spec reads, once, in order."""
+        parts = [*self.state, *([] if isinstance(self.action, NextState) else self.action)]
+        sources = [p.source for p in parts] + [c.source for c in self.cameras.values()]
+        return list(dict.fromkeys(Source.parse(s).stream for s in sources))
+
+    @property
+    def open_options(self) -> OpenOptions:
+        """What a recording reader needs to know of this spec."""
+        return OpenOptions(
+            clock=self.recordings.clock,
+            rate_hz=self.recordings.source_rate_hz or float(self.timeline.rate_hz),
+            time_sources=self.recordings.times,
+            allow_truncated=self.recordings.truncated == "keep_whole",
+            bgr_streams=frozenset(Source.parse(c.source).stream for c in self.cameras.values() if c.channels == "bgr"),
+        )
+
+    @property
+    def conversion_fingerprint(self) -> str:
+        """Hash of what conversion reads. A camera's name is in it; its role, the repo id, norm stats and trainings are not."""
+        read = self.model_dump(mode="json", include={"timeline", "state", "action", "cameras", "task", "quality"})
+        for camera in read["cameras"].values():
+            del camera["role"]
+        read["recordings"] = self.recordings.model_dump(mode="json", include={"format", "clock", "times", "source_rate_hz", "truncated"})
+        read["video"] = self.dataset.video.model_dump(mode="json")
+        return fingerprint({"conversion": CONVERSION_VERSION, **read})
+
+
+def fingerprint(value: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _dimensions(parts: list[VectorPart]) -> list[Dimension]:
+    dims: list[Dimension] = []
+    for part in parts:
+        limits = part.each_limits() or [None] * len(part.names)
+        dims += [Dimension(n, part.unit, part.kind, lim) for n, lim in zip(part.names, limits, strict=True)]
+    return dims
