@@ -33,9 +33,14 @@ def replacing(target: Path) -> Iterator[Path]:
         yield work
         _sync(work)
         _swap_in(work, target)
+    except StoreError:
+        _remove(work)
+        raise
     except OSError as error:
         _remove(work)
-        raise _store_error(error, target) from error
+        if _is_of_store(error, target):
+            raise _store_error(error, target) from error
+        raise
     except BaseException:
         _remove(work)
         raise
@@ -97,9 +102,14 @@ def _alive(pid: str) -> bool:
     return True
 
 
+def _is_of_store(error: OSError, target: Path) -> bool:
+    """Tell a store that is full or forbidden from a file that failed to be read while writing to it."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        return False
+    return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(target.parent) or not target.parent.exists()
+
+
 def _store_error(error: OSError, target: Path) -> StoreError:
-    if isinstance(error, StoreError):
-        return error
     if error.errno == errno.ENOSPC:
         free = shutil.disk_usage(_existing(target)).free
         todo = "Free space there or set VLA_OPS_HOME to another disk, then run the same command again: what is done is kept."

@@ -1,0 +1,174 @@
+"""One recording -> its episode folders, or a reason in quarantine. The unit of all conversion.
+
+Everything is made in a work folder and renamed into place at the end, so that a killed conversion leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vla_ops.episodes.align import align
+from vla_ops.episodes.episode import EpisodeSource, Progress, write_episode
+from vla_ops.episodes.read import read_span
+from vla_ops.episodes.store import RECORDING, EpisodeMeta, RobotStore
+from vla_ops.errors import AlignmentError, QualityError, StoreError, VlaOpsError
+from vla_ops.files import replacing
+from vla_ops.recordings import open_recording
+from vla_ops.recordings.base import Recording, Span
+from vla_ops.robot import RobotSpec
+
+
+@dataclass(frozen=True)
+class ConversionJob:
+    """One recording to convert. `path` is local; `store` is the robot's folder under VLA_OPS_HOME."""
+
+    recording: str
+    path: str
+    source_version: str
+    spec: RobotSpec
+    store: Path
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An episode that is not in the dataset, and why."""
+
+    index: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of one recording. `quarantined` is the reason if none of it is in the dataset."""
+
+    recording: str
+    source_version: str
+    spec_fingerprint: str
+    episodes: list[int] = field(default_factory=list)
+    frames: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    rejected: list[Rejected] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    quarantined: str | None = None
+    # Only in quarantine files, for a defect of ours or of a library.
+    traceback: str | None = None
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Conversion:
+        """The inverse of `asdict`."""
+        return cls(**{**value, "rejected": [Rejected(**r) for r in value["rejected"]]})
+
+
+def convert_recording(job: ConversionJob, progress: Progress | None = None) -> Conversion:
+    """Convert one recording and store its episodes; quarantine what cannot be used. Only StoreError is raised."""
+    store, started = RobotStore(job.store), time.monotonic()
+    result = Conversion(job.recording, job.source_version, job.spec.conversion_fingerprint)
+    try:
+        with replacing(store.recording_folder(job.recording)) as work:
+            work.mkdir()
+            conversion = _RecordingConversion(job, work, progress)
+            conversion.run()
+            result = replace(conversion.outcome(result), seconds=round(time.monotonic() - started, 3))
+            (work / RECORDING).write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
+    except StoreError:
+        raise
+    except VlaOpsError as error:
+        result = replace(result, quarantined=str(error.at(file=job.recording)))
+    except Exception as error:  # A damaged file can break a library in ways nobody listed; it must not stop the others.
+        said = traceback.format_exception_only(error)[-1].strip()
+        reason = f"unexpected {said} [file {job.recording}]. Probably a defect here: report it with the traceback in the quarantine file."
+        result = replace(result, quarantined=reason, traceback=traceback.format_exc())
+    remember(store, result)
+    return result
+
+
+def remember(store: RobotStore, result: Conversion) -> None:
+    """Write or clear the quarantine entry; the episodes of a recording that is no longer usable are removed."""
+    if result.quarantined is not None:
+        shutil.rmtree(store.recording_folder(result.recording), ignore_errors=True)
+    if result.quarantined is None and not result.rejected:
+        store.quarantine_file(result.recording).unlink(missing_ok=True)
+        return
+    store.write_quarantine(result.recording, asdict(result))
+
+
+class _RecordingConversion:
+    """The conversion of one recording in progress: what is kept and what is rejected so far."""
+
+    def __init__(self, job: ConversionJob, work: Path, progress: Progress | None) -> None:
+        self.job, self.work, self.progress = job, work, progress
+        self.kept: list[EpisodeMeta] = []
+        self.rejected: list[Rejected] = []
+        self.notes: list[str] = []
+        self.count = 0
+
+    def run(self) -> None:
+        job = self.job
+        with open_recording(job.path, job.spec.recordings.format, job.spec.open_options) as recording:
+            spans = recording.spans()
+            if not spans:
+                raise AlignmentError("the recording is empty", found="no episode", expected="at least one")
+            self._refuse_clock_jumps(spans)
+            for span in spans:
+                with self._rejecting(span):
+                    self._span(recording, span)
+
+    def outcome(self, result: Conversion) -> Conversion:
+        """What became of the recording. Raise QualityError if nothing of it is left."""
+        if not self.kept:
+            reasons = "; ".join(r.reason for r in self.rejected[:3])
+            more = f"; and {len(self.rejected) - 3} more" if len(self.rejected) > 3 else ""
+            raise QualityError(
+                reasons + more if len(self.rejected) == 1 else f"none of {len(self.rejected)} episodes is usable: {reasons}{more}"
+            )
+        return replace(
+            result,
+            episodes=[meta.index for meta in self.kept],
+            frames=sum(meta.length for meta in self.kept),
+            size=sum(f.stat().st_size for f in self.work.rglob("*") if f.is_file()),
+            rejected=self.rejected,
+            notes=self.notes,
+        )
+
+    def _span(self, recording: Recording, span: Span) -> None:
+        streams = read_span(recording, span, self.job.spec)
+        alignment = align(list(streams.clocks.values()), self.job.spec.timeline)
+        self.notes += [f"episode {span.name}: {note}" for note in alignment.notes]
+        metadata = dict(recording.metadata())
+        for timeline in alignment.timelines:
+            source = EpisodeSource(self.job.recording, self.count, span, streams, timeline, metadata, self.job.source_version)
+            with self._rejecting(span):
+                self.kept.append(write_episode(self.work / str(self.count), source, self.job.spec, progress=self.progress))
+            self.count = source.index + 1
+
+    @contextmanager
+    def _rejecting(self, span: Span) -> Iterator[None]:
+        """An episode that cannot be used is rejected with its reason; the others of the recording go on."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except VlaOpsError as error:
+            shutil.rmtree(self.work / str(self.count), ignore_errors=True)
+            self.rejected.append(Rejected(self.count, span.name, str(error.at(file=self.job.recording, episode=span.name))))
+            self.count += 1
+
+    def _refuse_clock_jumps(self, spans: list[Span]) -> None:
+        jumps = [span.clock_jump for span in spans if span.clock_jump]
+        if jumps and self.job.spec.timeline.on_clock_jump == "quarantine":
+            raise AlignmentError(
+                f"the clock jumps back {len(jumps)} time(s)",
+                found=jumps[0],
+                expected="stamps that do not decrease",
+                todo="`timeline: {on_clock_jump: split}` begins an episode at each jump, if these are several runs in one file.",
+            )

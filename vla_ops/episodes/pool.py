@@ -1,0 +1,138 @@
+"""Convert many recordings at once in one process tree: a few worker processes, each fed one recording at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vla_ops.episodes.convert import Conversion
+from vla_ops.errors import StoreError
+from vla_ops.recordings.discover import RecordingFile
+from vla_ops.robot import RobotSpec
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Progress: this many more camera frames of a recording are done."""
+
+    recording: str
+    frames: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker died on this recording (killed, out of memory). It is not quarantined: the next run tries it again."""
+
+    recording: str
+    reason: str
+
+
+type Event = Frames | Conversion | Lost
+
+
+def default_workers() -> int:
+    """VLA_OPS_WORKERS, or one worker for every two cores: a worker's cameras already use several threads."""
+    return int(os.environ.get("VLA_OPS_WORKERS", "0")) or max(1, (os.cpu_count() or 1) // 2)
+
+
+def convert_many(
+    files: Sequence[tuple[RecordingFile, str]], *, spec: RobotSpec, store: Path, workers: int | None = None
+) -> Iterator[Event]:
+    """Convert each (file, content version); yield progress, and one Conversion or Lost for every file.
+
+    Raise StoreError when the store is full or cannot be written; what is done by then stays.
+    """
+    todo: queue.SimpleQueue[tuple[RecordingFile, str]] = queue.SimpleQueue()
+    for item in files:
+        todo.put(item)
+    events: queue.SimpleQueue[Event | StoreError | BaseException] = queue.SimpleQueue()
+    count = min(workers or default_workers(), len(files))
+    drivers = [_Driver(todo, events, {"spec": spec.model_dump(mode="json", by_alias=True), "store": str(store)}) for _ in range(count)]
+    try:
+        for driver in drivers:
+            driver.start()
+        left = len(files)
+        while left:
+            event = events.get()
+            if isinstance(event, BaseException):
+                raise event
+            if isinstance(event, Conversion | Lost):
+                left -= 1
+            yield event
+    finally:
+        for driver in drivers:
+            driver.stop()
+
+
+class _Driver(threading.Thread):
+    """Feeds one worker process and starts another when it dies."""
+
+    def __init__(self, todo: queue.SimpleQueue[Any], events: queue.SimpleQueue[Any], common: dict[str, Any]) -> None:
+        super().__init__(daemon=True)
+        self.todo, self.events, self.common = todo, events, common
+        self.process: subprocess.Popen[str] | None = None
+        self.stopping = False
+
+    def run(self) -> None:
+        try:
+            while not self.stopping:
+                self._convert(*self.todo.get_nowait())
+        except queue.Empty:
+            pass
+        except BaseException as error:
+            self.events.put(error)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the worker. It is killed rather than asked: what it has not finished is only in its work folder."""
+        self.stopping = True
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def _convert(self, file: RecordingFile, version: str) -> None:
+        process = self.process = self.process or _start_worker()
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("a worker was started without pipes")
+        try:
+            process.stdin.write(json.dumps({"file": asdict(file), "source_version": version, **self.common}) + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "frames":
+                    self.events.put(Frames(file.id, event["frames"]))
+                elif event["event"] == "store_error":
+                    raise StoreError(event["said"])
+                else:
+                    self.events.put(Conversion.from_json(event["conversion"]))
+                    return
+        except BrokenPipeError:
+            pass
+        if not self.stopping:
+            self._lost(file)
+
+    def _lost(self, file: RecordingFile) -> None:
+        code = self.process.wait() if self.process else None
+        self.stop()
+        self.stopping = False
+        reason = f"the worker converting it died (exit code {code}; -9 is often too little memory). The next run tries it again."
+        self.events.put(Lost(file.id, f"{reason} [file {file.id}]"))
+
+
+def _start_worker() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "vla_ops.episodes.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )

@@ -1,0 +1,106 @@
+"""What the spec maps, read from one span of a recording: numbers by part, images by camera, and the task text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from vla_ops.episodes.align import Clocked, Placement, resample
+from vla_ops.errors import RecordingError, SchemaMismatchError
+from vla_ops.recordings import missing_stream
+from vla_ops.recordings.base import Float64, ImageStream, Numbers, Recording, Source, Span
+from vla_ops.robot import RobotSpec
+from vla_ops.spec import NextState, TaskFrom, VectorPart
+
+
+@dataclass(frozen=True)
+class SpanStreams:
+    """The mapped streams of one span. A part or camera finds its placement under its clock's name."""
+
+    clocks: dict[str, Clocked]
+    parts: dict[int, tuple[str, Float64]]
+    cameras: dict[str, tuple[str, ImageStream]]
+
+    def vector(self, parts: list[VectorPart], placements: Mapping[str, Placement]) -> Float64:
+        """The vector made of `parts` on the timeline, float64 [frames, d]."""
+        columns = []
+        for part in parts:
+            clock, values = self.parts[id(part)]
+            columns.append(resample(values, placements[clock], kind=part.kind, unit=part.unit))
+        return np.concatenate(columns, axis=1)
+
+
+def read_span(recording: Recording, span: Span, spec: RobotSpec) -> SpanStreams:
+    """Read all mapped numbers of `span` and open its cameras."""
+    clocks: dict[str, Clocked] = {}
+    parts: dict[int, tuple[str, Float64]] = {}
+    read: dict[tuple[str, str], Numbers] = {}
+    for part in [*spec.state, *([] if isinstance(spec.action, NextState) else spec.action)]:
+        source = Source.parse(part.source)
+        key = (source.stream, source.field)
+        if key not in read:
+            read[key] = recording.numbers(Source(*key), span)
+        method = part.numbers or spec.timeline.numbers
+        clock = _clock(clocks, Clocked(source.stream, read[key].stamps_ns, method))
+        parts[id(part)] = (clock, _columns(read[key], source, part))
+    cameras: dict[str, tuple[str, ImageStream]] = {}
+    for name, camera in spec.cameras.items():
+        source = Source.parse(camera.source)
+        stream = recording.images(source, span)
+        stamps = stream.stamps_ns + round(camera.time_offset_ms * 1e6)
+        cameras[name] = (_clock(clocks, Clocked(source.stream, stamps, spec.timeline.images)), stream)
+    return SpanStreams(clocks, parts, cameras)
+
+
+def task_text(task: TaskFrom, span: Span, recording_id: str) -> str:
+    """The task text of an episode. Raise RecordingError if the spec says the recording has it and it does not."""
+    if task.text is not None:
+        return task.text
+    if task.origin == "folder":
+        folder = PurePosixPath(recording_id).parent.name
+        if not folder:
+            raise RecordingError(
+                "no folder to take the task from", todo="Put the recording in a folder named after its task, or write `task: {text: ...}`."
+            )
+        return folder.replace("_", " ").strip()
+    if not span.task or not span.task.strip():
+        raise RecordingError(
+            "the recording has no task text", episode=span.name, todo="Write `task: {text: ...}` or `task: {from: folder}`."
+        )
+    return span.task.strip()
+
+
+def _clock(clocks: dict[str, Clocked], wanted: Clocked) -> str:
+    """Register a clock and return its name; a stream resampled in two ways has two."""
+    name = wanted.name
+    if name in clocks and clocks[name].method != wanted.method:
+        name = f"{wanted.name}|{wanted.method}"
+    clocks.setdefault(name, Clocked(name, wanted.stamps_ns, wanted.method))
+    return name
+
+
+def _columns(numbers: Numbers, source: Source, part: VectorPart) -> Float64:
+    values = numbers.values if part.joints is None else numbers.values[:, _by_name(numbers, source, part.joints)]
+    width = values.shape[1]
+    highest = max(source.columns, default=0) if isinstance(source.columns, tuple) else 0
+    if highest < width:
+        values = source.take(values)
+    if highest >= width or values.shape[1] != len(part.names):
+        raise SchemaMismatchError(
+            "the stream is not as wide as the spec says",
+            stream=str(source),
+            found=f"{width} values a sample, of which {values.shape[1]} selected",
+            expected=f"{len(part.names)}: {', '.join(part.names)}",
+            todo="Correct `names` or the slice in `source`; `vla-ops inspect` shows the widths.",
+        )
+    return values
+
+
+def _by_name(numbers: Numbers, source: Source, joints: list[str]) -> list[int]:
+    for joint in joints:
+        if joint not in numbers.names:
+            raise missing_stream(joint, numbers.names, kind="joint").at(stream=source.stream)
+    return [numbers.names.index(joint) for joint in joints]

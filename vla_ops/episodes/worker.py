@@ -1,0 +1,66 @@
+"""A conversion worker: one job a line of JSON on stdin, events as lines of JSON on stdout. Started by `vla_ops.episodes.pool`.
+
+A separate program, not a fork: a worker that crashes or is killed costs its recording alone, and nothing of the parent
+(Dagster, a notebook, open sockets, threads) is copied into it. At the end of stdin it exits, so it does not outlive its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from vla_ops.episodes.convert import ConversionJob, convert_recording
+from vla_ops.errors import StoreError
+from vla_ops.recordings.discover import RecordingFile, local_copy
+from vla_ops.robot import RobotSpec
+
+_REPORT_EVERY_S = 0.5
+
+
+def main() -> None:
+    """Serve jobs until stdin ends."""
+    # Libraries print to file descriptor 1 when they please; the events get a private copy of it.
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        _serve(json.loads(line), events)
+
+
+def _serve(job: dict[str, Any], events: TextIO) -> None:
+    progress = _Progress(events)
+    try:
+        file = RecordingFile(**job["file"])
+        store = Path(job["store"])
+        with local_copy(file, store / "cache") as path:
+            spec = RobotSpec.model_validate(job["spec"])
+            result = convert_recording(ConversionJob(file.id, str(path), job["source_version"], spec, store), progress.add)
+    except StoreError as error:
+        print(json.dumps({"event": "store_error", "said": str(error)}), file=events)
+        return
+    progress.send()
+    print(json.dumps({"event": "done", "conversion": asdict(result)}), file=events)
+
+
+class _Progress:
+    """Collects frame counts from the camera threads and sends them now and then."""
+
+    def __init__(self, events: TextIO) -> None:
+        self.events, self.frames, self.sent_s = events, 0, time.monotonic()
+
+    def add(self, frames: int) -> None:
+        self.frames += frames
+        if time.monotonic() - self.sent_s > _REPORT_EVERY_S:
+            self.send()
+
+    def send(self) -> None:
+        frames, self.frames, self.sent_s = self.frames, 0, time.monotonic()
+        print(json.dumps({"event": "frames", "frames": frames}), file=self.events)
+
+
+if __name__ == "__main__":
+    main()
