@@ -76,19 +76,19 @@ def is_work_in_progress(path: Path) -> bool:
 
 def _swap_in(work: Path, target: Path) -> None:
     if not target.is_dir():
-        os.replace(work, target)
+        work.replace(target)
         return
     # A folder cannot be replaced in one step. Killed in between, the target is missing, never half-written.
     old = target.with_name(f"{target.name}{_MARK}{os.getpid()}-old-{secrets.token_hex(4)}")
-    os.rename(target, old)
-    os.rename(work, target)
+    target.rename(old)
+    work.rename(target)
     _remove(old)
 
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
-    else:
+    elif path.exists() or path.is_symlink():
         path.unlink(missing_ok=True)
 
 

@@ -59,7 +59,7 @@ class RobotSpec(Strict):
     """The state vector; order here is order in the vector."""
     action: NextState | list[VectorPart]
     """`{from: next_state}`, or a list like `state` that reads the leader arm's or controller's commands."""
-    cameras: dict[str, CameraSpec] = {}
+    cameras: dict[str, CameraSpec] = Field(default_factory=dict)
     """Camera name -> source and role."""
     task: TaskFrom
     """Where the task text comes from."""

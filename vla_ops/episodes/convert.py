@@ -17,8 +17,9 @@ from typing import Any
 
 from vla_ops.episodes.align import align
 from vla_ops.episodes.episode import EpisodeSource, Progress, write_episode
+from vla_ops.episodes.pictures import write_pictures
 from vla_ops.episodes.read import read_span
-from vla_ops.episodes.store import RECORDING, EpisodeMeta, RobotStore
+from vla_ops.episodes.store import RECORDING, Episode, EpisodeMeta, RobotStore
 from vla_ops.errors import AlignmentError, QualityError, StoreError, VlaOpsError
 from vla_ops.files import replacing
 from vla_ops.recordings import open_recording
@@ -78,6 +79,7 @@ def convert_recording(job: ConversionJob, progress: Progress | None = None) -> C
             work.mkdir()
             conversion = _RecordingConversion(job, work, progress)
             conversion.run()
+            conversion.draw()
             result = replace(conversion.outcome(result), seconds=round(time.monotonic() - started, 3))
             (work / RECORDING).write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
     except StoreError:
@@ -139,6 +141,11 @@ class _RecordingConversion:
             rejected=self.rejected,
             notes=self.notes,
         )
+
+    def draw(self) -> None:
+        """Pictures of the first usable episode, for the UI."""
+        if self.kept:
+            write_pictures(self.work, Episode(self.work / str(self.kept[0].index), self.kept[0]))
 
     def _span(self, recording: Recording, span: Span) -> None:
         streams = read_span(recording, span, self.job.spec)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from vla_ops.episodes.video import Track, WrittenVideo, write_videos
 
 from vla_ops.episodes.align import Timeline
 from vla_ops.episodes.quality import QualityReport, judge_camera, judge_stream, judge_vector
 from vla_ops.episodes.read import SpanStreams, task_text
 from vla_ops.episodes.store import EPISODE, FRAMES, EpisodeMeta
 from vla_ops.episodes.vector_stats import vector_stats
+from vla_ops.episodes.video import Track, WrittenVideo, write_videos
 from vla_ops.errors import AlignmentError
 from vla_ops.recordings.base import Float64, Span
 from vla_ops.robot import RobotSpec

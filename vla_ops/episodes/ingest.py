@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from vla_ops.episodes.convert import Conversion
 from vla_ops.episodes.plan import Plan, forget, make_plan, sweep_store
-from vla_ops.episodes.pool import Lost, convert_many
-from vla_ops.episodes.progress import Progress
+from vla_ops.episodes.pool import Event, Lost, convert_many
+from vla_ops.episodes.progress import Meter
 from vla_ops.episodes.store import RobotStore
+from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot_file import Robot
 
 type Say = Callable[[str], None]
+# Shows the progress of converting these files; passes the outcomes through.
+type Watch = Callable[[Sequence[RecordingFile], Iterator[Event]], Iterator[Conversion | Lost]]
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ def ingest(
     say: Say,
     only: Collection[str] | None = None,
     workers: int | None = None,
+    watch: Watch | None = None,
     each: Callable[[Conversion | Lost], None] | None = None,
 ) -> Ingested:
     """Convert what is new or changed, or exactly the recordings `only`; forget what is gone.
 
-    `say` gets a line at least every five seconds, `each` every outcome as it comes. Raise StoreError when the store fails, RecordingError when the
-    recordings cannot be listed. A recording that cannot be used raises nothing: it is quarantined.
+    `say` gets a line at least every five seconds (unless `watch` shows the progress), `each` every outcome as it comes. Raise
+    StoreError when the store fails, RecordingError when the recordings cannot be listed. A recording that cannot be used raises
+    nothing: it is quarantined.
     """
     for left in sweep_store(store):
         say(f"removed what a killed run left: {left.name}")
@@ -58,9 +63,10 @@ def ingest(
     forget(store, plan.removed)
     todo = [item for item in plan.todo if only is None or item[0].id in only]
     say(_opening(robot, plan, len(todo)))
-    progress = Progress([file for file, _ in todo], say)
+    files = [file for file, _ in todo]
+    watch = watch or (lambda files, events: Meter(files, say).watch(events))
     outcomes: list[Conversion | Lost] = []
-    for outcome in progress.watch(convert_many(todo, spec=robot.spec, store=store.root, workers=workers)):
+    for outcome in watch(files, convert_many(todo, spec=robot.spec, store=store.root, workers=workers)):
         say(_line(outcome))
         outcomes.append(outcome)
         if each is not None:

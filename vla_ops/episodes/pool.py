@@ -61,7 +61,12 @@ def convert_many(
             driver.start()
         left = len(files)
         while left:
-            event = events.get()
+            try:
+                event = events.get(timeout=1.0)
+            except queue.Empty:
+                # A heartbeat, so that whoever shows progress is called also while nothing finishes.
+                yield Frames("", 0)
+                continue
             if isinstance(event, BaseException):
                 raise event
             if isinstance(event, Conversion | Lost):

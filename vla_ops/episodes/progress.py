@@ -14,7 +14,7 @@ EVERY_S = 4.0
 
 
 @dataclass
-class Progress:
+class Meter:
     """Counts events of a conversion. The time left is estimated from bytes, since frames are not known before."""
 
     files: Sequence[RecordingFile]

@@ -1,0 +1,148 @@
+"""`vla-ops`: the same functions as the assets, without Dagster, for a terminal beside a robot."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vla_ops.errors import DatasetError, VlaOpsError
+
+
+def _robots() -> Path:
+    return Path(os.environ.get("VLA_OPS_ROBOTS", "robots"))
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show what is in a recording (mcap, HDF5, Zarr) without decoding it, and a YAML to start from."""
+
+    file: tyro.conf.Positional[Path]
+    """Recording file or folder."""
+    robot: str = "my_robot"
+    """Name of the robot in the suggested YAML."""
+    yaml: bool = True
+    """Also print a YAML stanza to start from."""
+
+    def run(self) -> int:
+        """Print the streams and the stanza."""
+        from vla_ops.recordings.inspect import describe, render, suggest_yaml
+
+        description = describe(str(self.file))
+        print(render(description))
+        if self.yaml:
+            print(f"\n# A start for robots/{self.robot}/defs.yaml; read every line marked `check`\n{suggest_yaml(description, self.robot)}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert a robot's new and changed recordings to episodes and its datasets; nothing else is touched."""
+
+    robot: tyro.conf.Positional[str]
+    """Name of a folder in robots/ (or VLA_OPS_ROBOTS), or the path of one."""
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ID [ID ...]")] = ()
+    """Convert exactly these recordings again, whatever the store says."""
+    workers: int | None = None
+    """Worker processes. Default: one for every two cores, or VLA_OPS_WORKERS."""
+
+    def run(self) -> int:
+        """Convert, write the dataset, and name what is in quarantine; exit code 1 if a worker died."""
+        from vla_ops.bars import bars
+        from vla_ops.datasets.lerobot_v3 import update_dataset
+        from vla_ops.episodes.ingest import ingest
+        from vla_ops.episodes.plan import make_plan, quarantine_reasons, usable_episodes
+
+        robot, store = _load(self.robot)
+        watch = bars if sys.stdout.isatty() else None
+        result = ingest(robot, store, say=print, only=self.only or None, workers=self.workers, watch=watch)
+        episodes = usable_episodes(store, make_plan(robot, store))
+        if not episodes:
+            raise DatasetError(f"no episode of {robot.name} is usable", todo=f"`vla-ops status {robot.name}` names the reasons.")
+        made = update_dataset(store.root / "lerobot_v3", episodes, spec=robot.spec, robot=robot.name)
+        print(f"lerobot_v3 {made.summary()}\n{made.folder}")
+        for row in quarantine_reasons(store):
+            print(f"NOT IN THE DATASET: {row['reason']}", file=sys.stderr)
+        return 1 if result.lost else 0
+
+
+@dataclass(frozen=True)
+class NormStats:
+    """Compute openpi's norm_stats.json for a robot's current dataset, from its numbers alone."""
+
+    robot: tyro.conf.Positional[str]
+    """Name of a folder in robots/ (or VLA_OPS_ROBOTS), or the path of one."""
+
+    def run(self) -> int:
+        """Compute, write and show them."""
+        from vla_ops.datasets.lerobot_v3 import current_version
+        from vla_ops.norm_stats import compute_norm_stats, render, write_norm_stats
+
+        robot, store = _load(self.robot)
+        current = current_version(store.root / "lerobot_v3")
+        if current is None:
+            raise DatasetError(f"{robot.name} has no dataset yet", todo=f"Run `vla-ops convert {robot.name}`.")
+        stats = compute_norm_stats(current.folder, spec=robot.spec, robot=robot.name)
+        path = write_norm_stats(store.root / "norm_stats", stats)
+        print(f"{render(stats)}\n{path}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """Show where a robot stands: recordings by state, dataset, norm stats, and what is in quarantine and why."""
+
+    robot: tyro.conf.Positional[str]
+    """Name of a folder in robots/ (or VLA_OPS_ROBOTS), or the path of one."""
+
+    def run(self) -> int:
+        """Print it."""
+        from vla_ops.datasets.lerobot_v3 import current_version
+        from vla_ops.episodes.plan import make_plan, quarantine_reasons
+
+        robot, store = _load(self.robot)
+        plan = make_plan(robot, store)
+        states = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
+        print(f"{robot.name}\n  recordings  {len(plan.found)} ({states or 'none'})  {robot.recordings_uri}")
+        made = current_version(store.root / "lerobot_v3")
+        print(f"  lerobot_v3  {f'{made.episodes} episodes, {made.frames:,} frames  {made.folder}' if made else 'none yet'}")
+        stats = sorted((store.root / "norm_stats").glob("*/norm_stats.json"), key=lambda p: p.stat().st_mtime)
+        print(f"  norm_stats  {stats[-1] if stats else 'none yet'}")
+        for row in quarantine_reasons(store):
+            print(f"  quarantine  {row['reason']}")
+        return 0
+
+
+type Command = (
+    Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[NormStats, tyro.conf.subcommand("norm-stats")]
+    | Annotated[Status, tyro.conf.subcommand("status")]
+)
+
+
+def _load(name: str):
+    from vla_ops.episodes.store import RobotStore
+    from vla_ops.robot_file import load_robot
+
+    folder = Path(name) if (Path(name) / "defs.yaml").is_file() else _robots() / name
+    robot = load_robot(folder)
+    return robot, RobotStore.of(robot.name)
+
+
+def main() -> None:
+    """Run one command; a VlaOpsError is a message, not a traceback."""
+    try:
+        command = tyro.cli(Command, prog="vla-ops", description="From a robot's raw recordings to datasets and norm stats.")
+        sys.exit(command.run())
+    except VlaOpsError as error:
+        print(f"vla-ops: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

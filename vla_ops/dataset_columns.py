@@ -1,0 +1,198 @@
+"""Read the number columns of a LeRobot dataset folder (v3.0 or v2.1): never an image, one record batch in memory at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vla_ops.chunk_stats import Floats
+from vla_ops.errors import DatasetError, SchemaMismatchError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STATE, ACTION, EPISODE = "observation.state", "action", "episode_index"
+_BATCH_ROWS = 65_536
+_KNOWN = ("v2.1", "v3.0")
+
+
+@dataclass(frozen=True)
+class DatasetColumns:
+    """State [N, d] and action [N, a] of all frames in dataset order, and where they are from."""
+
+    states: Floats
+    actions: Floats
+    # Frames of each episode, in order; their sum is N.
+    lengths: npt.NDArray[np.int64]
+    robot: str
+    # The version its writer gave the dataset; for a dataset from elsewhere a digest of these columns.
+    version: str
+
+
+def read_columns(folder: Path, *, state_names: Sequence[str], action_names: Sequence[str]) -> DatasetColumns:
+    """Read the columns of the dataset in `folder`, whose vectors must have these names.
+
+    Raise DatasetError for a folder that is not a whole dataset and SchemaMismatchError for other names or widths.
+    """
+    info = _read_info(folder)
+    for feature, names in ((STATE, state_names), (ACTION, action_names)):
+        _check_feature(folder, info, feature=feature, names=names)
+    files = sorted((folder / "data").glob("*/*.parquet"), key=lambda path: _numbers(path.relative_to(folder)))
+    frames = _count_rows(files)
+    if frames != info["total_frames"] or frames == 0:
+        raise DatasetError(
+            "the data files do not hold the frames that info.json counts",
+            file=folder,
+            found=f"{frames} frames in {len(files)} files",
+            expected=f"{info['total_frames']} frames",
+            todo="The copy is not complete, or the dataset is empty: copy or write it again.",
+        )
+    rows = _read(files, frames, state_width=len(state_names), action_width=len(action_names))
+    lengths = _lengths(folder, rows.episodes, expected=info["total_episodes"])
+    version = _given_version(folder) or _digest(rows.states, rows.actions, lengths)
+    return DatasetColumns(rows.states, rows.actions, lengths, robot=info.get("robot_type") or "unknown", version=version)
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    path = folder / "meta" / "info.json"
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        known = info["codebase_version"] in _KNOWN
+        _ = info["total_frames"], info["total_episodes"], info["features"]
+    except FileNotFoundError as error:
+        raise DatasetError("not a LeRobot dataset: meta/info.json is missing", file=folder) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError("info.json cannot be read", file=path, found=repr(error)) from error
+    if not known:
+        raise DatasetError("unknown LeRobot dataset version", file=path, found=info["codebase_version"], expected=" or ".join(_KNOWN))
+    return info
+
+
+def _check_feature(folder: Path, info: dict[str, Any], *, feature: str, names: Sequence[str]) -> None:
+    if feature not in info["features"]:
+        raise DatasetError("the dataset has no such feature", file=folder, stream=feature, found=sorted(info["features"]))
+    found = info["features"][feature]
+    width, written = found["shape"][0], _flat_names(found.get("names"))
+    if width != len(names):
+        raise SchemaMismatchError(
+            "dataset and robot spec differ in width", file=folder, stream=feature, found=width, expected=f"{len(names)}: {list(names)}"
+        )
+    for k, (there, here) in enumerate(zip(written, names, strict=False)):
+        if there != here:
+            raise SchemaMismatchError(
+                "dataset and robot spec differ in the names of dimensions",
+                file=folder,
+                stream=feature,
+                dimension=k,
+                found=there,
+                expected=f"{here} as in the spec",
+                todo="Convert the recordings again with the present spec, or put the names back.",
+            )
+
+
+def _flat_names(names: object) -> list[str]:
+    """Names as LeRobot writes them: a list, or one list under a key; empty where there are none."""
+    if isinstance(names, dict) and len(names) == 1:
+        names = next(iter(names.values()))
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", path.as_posix())]
+
+
+def _count_rows(files: Sequence[Path]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = 0
+    for path in files:
+        try:
+            rows += pq.read_metadata(path).num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise DatasetError("not a whole parquet file", file=path, found=str(error)) from error
+    return rows
+
+
+@dataclass(frozen=True)
+class _Rows:
+    states: Floats
+    actions: Floats
+    episodes: npt.NDArray[np.int64]
+
+
+def _read(files: Sequence[Path], frames: int, *, state_width: int, action_width: int) -> _Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Float32 is what LeRobot's vectors are and what the model reads; a recorder's float64 columns are read as what they become.
+    rows = _Rows(np.empty((frames, state_width), np.float32), np.empty((frames, action_width), np.float32), np.empty(frames, np.int64))
+    row = 0
+    for path in files:
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(_BATCH_ROWS, columns=[STATE, ACTION, EPISODE]):
+                    place = slice(row, row + len(batch))
+                    rows.states[place] = _matrix(batch[STATE], path, STATE, width=state_width)
+                    rows.actions[place] = _matrix(batch[ACTION], path, ACTION, width=action_width)
+                    rows.episodes[place] = batch[EPISODE].to_numpy()
+                    row += len(batch)
+        except (pa.ArrowException, KeyError, OSError) as error:
+            raise DatasetError("a data file cannot be read", file=path, found=str(error)) from error
+    return rows
+
+
+def _matrix(column: pa.Array, path: Path, name: str, *, width: int) -> npt.NDArray[Any]:
+    """Return a vector column as [rows, width]. LeRobot stores a feature of width 1 as plain numbers."""
+    import pyarrow as pa
+
+    is_list = isinstance(column.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
+    flat = column.flatten() if is_list else column
+    widths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)) if is_list else [1]
+    if flat.null_count or column.null_count or list(widths) != [width]:
+        found = f"{column.null_count + flat.null_count} nulls, widths {list(widths)}"
+        raise DatasetError("rows without a value or of another width", file=path, stream=name, found=found, expected=f"width {width}")
+    return flat.to_numpy(zero_copy_only=False).reshape(len(column), width)
+
+
+def _lengths(folder: Path, episodes: npt.NDArray[np.int64], *, expected: int) -> npt.NDArray[np.int64]:
+    """Frames of each run of equal episode_index, which must be one run an episode."""
+    starts = np.flatnonzero(np.diff(episodes, prepend=episodes[0] - 1))
+    numbers, runs = np.unique(episodes[starts], return_counts=True)
+    if runs.max() > 1:
+        raise DatasetError(
+            "the frames of an episode are not together, so its chunks cannot be cut",
+            file=folder,
+            episode=int(numbers[runs.argmax()]),
+            found=f"{runs.max()} separate runs of rows",
+            expected="1",
+        )
+    if len(starts) != expected:
+        raise DatasetError("data files and info.json differ in episodes", file=folder, found=len(starts), expected=expected)
+    return np.diff(starts, append=len(episodes))
+
+
+def _given_version(folder: Path) -> str | None:
+    """The version in meta/vla_ops.json, which only datasets written here have."""
+    path = folder / "meta" / "vla_ops.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["version"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError("vla_ops.json cannot be read", file=path, found=repr(error)) from error
+
+
+def _digest(*columns: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).data)
+    return f"content-{digest.hexdigest()[:16]}"

@@ -1,0 +1,13 @@
+"""The Dagster code location: the robots in `robots/`."""
+
+from pathlib import Path
+
+import dagster as dg
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Load one component for each `robots/<name>/defs.yaml`."""
+    return dg.load_from_defs_folder(project_root=PROJECT)

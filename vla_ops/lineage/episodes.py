@@ -1,0 +1,205 @@
+"""`<robot>/episodes`: one partition a recording, each aligned, encoded and checked, or in quarantine with its reason."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from vla_ops.episodes.convert import Conversion
+from vla_ops.episodes.ingest import Ingested, ingest
+from vla_ops.episodes.pictures import CONTACT_SHEET, PLOT
+from vla_ops.episodes.plan import quarantine_reasons
+from vla_ops.episodes.pool import Lost
+from vla_ops.episodes.store import Episode
+from vla_ops.lineage.names import CODE_VERSION, Stage, provenance
+from vla_ops.lineage.recordings import observations, sync_partitions
+from vla_ops.robot import fingerprint
+
+USABLE = "every_recording_is_usable"
+QUALITY = "no_quality_warnings"
+# More rows than this make an event slow to store and the page slow to open; all of it is in the store.
+_MOST_ROWS = 200
+
+
+def episodes_asset(stage: Stage) -> dg.AssetsDefinition:
+    """Convert what is new or changed; for chosen partitions, convert exactly those again."""
+    key = stage.key("episodes")
+
+    @dg.asset(
+        key=key,
+        partitions_def=stage.partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        code_version=CODE_VERSION,
+        group_name=stage.robot.name,
+        kinds={"python", "parquet"},
+        description=(
+            "Recordings brought to one fixed-rate timeline: state, action, one video a camera, task text and a quality report. "
+            "A run without a partition converts all that is new or changed."
+        ),
+        check_specs=[
+            dg.AssetCheckSpec(USABLE, asset=key, description="No recording or episode is in quarantine."),
+            dg.AssetCheckSpec(QUALITY, asset=key, description="No episode crosses a quality threshold of level warn."),
+        ],
+    )
+    def episodes(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        only = list(context.partition_keys) if context.has_partition_key or context.has_partition_key_range else None
+        recorder = _Recorder(context, stage, by_partition=only is not None)
+        result = ingest(stage.robot, stage.store, say=context.log.info, only=only, each=recorder.record)
+        sync_partitions(context.instance, stage, [f.file.id for f in result.plan.found if f.version])
+        recorder.flush(result)
+        if result.lost:
+            raise dg.Failure("\n".join(lost.reason for lost in result.lost), allow_retries=True)
+        checks = [_usable_check(stage), _quality_check(stage, result)]
+        if only is None:
+            yield dg.MaterializeResult(metadata=_summary(stage, result), check_results=checks)
+        else:
+            yield dg.MaterializeResult(check_results=checks)
+
+    # The dependency is only in the graph, not an input: Dagster would ask which partitions of it a run without partitions reads.
+    return episodes.map_asset_specs(lambda spec: spec.replace_attributes(deps=[dg.AssetDep(stage.key("recordings"))]))
+
+
+class _Recorder:
+    """Writes Dagster's events of single recordings: what was observed, and what became of it."""
+
+    def __init__(self, context: dg.AssetExecutionContext, stage: Stage, *, by_partition: bool) -> None:
+        self.context, self.stage, self.by_partition = context, stage, by_partition
+
+    def record(self, outcome: Conversion | Lost) -> None:
+        """Mark the recording's partition as it comes, so that a run that is killed has said what it did."""
+        if isinstance(outcome, Lost):
+            self.context.log.error(outcome.reason)
+            return
+        self._observe(outcome)
+        if outcome.quarantined is not None:
+            self.context.log.warning(f"quarantined: {outcome.quarantined}")
+            return
+        metadata = _partition_metadata(self.stage, outcome)
+        if self.by_partition:
+            self.context.add_asset_metadata(metadata, asset_key=self.stage.key("episodes"), partition_key=outcome.recording)
+            return
+        key = self.stage.key("recordings")
+        found = self.context.instance.fetch_observations(
+            dg.AssetRecordsFilter(asset_key=key, asset_partitions=[outcome.recording]), limit=1
+        )
+        event = found.records[0].storage_id if found.records else None
+        tags = provenance(episode_version(outcome), {key: (outcome.source_version, event)})
+        asset_key = self.stage.key("episodes")
+        self.context.log_event(dg.AssetMaterialization(asset_key, partition=outcome.recording, metadata=metadata, tags=tags))
+
+    def flush(self, result: Ingested) -> None:
+        """Name at the end what is not in the dataset."""
+        for row in quarantine_reasons(self.stage.store):
+            self.context.log.warning(f"not in the dataset: {row['reason']}")
+        if result.quarantined or result.lost:
+            self.context.log.warning(f"{len(result.quarantined)} recording(s) newly quarantined, {len(result.lost)} lost")
+
+    def _observe(self, outcome: Conversion) -> None:
+        name = str(self.stage.partitions.name)
+        if not self.context.instance.has_dynamic_partition(name, outcome.recording):
+            self.context.instance.add_dynamic_partitions(name, [outcome.recording])
+        for observation in observations(self.stage, {outcome.recording: outcome.source_version}):
+            self.context.log_event(observation)
+
+
+def episode_version(outcome: Conversion) -> str:
+    """Data version of a recording's episodes: its bytes and what conversion reads of the spec (design: staleness)."""
+    return fingerprint([outcome.source_version, outcome.spec_fingerprint, outcome.episodes])
+
+
+def _partition_metadata(stage: Stage, outcome: Conversion) -> dict[str, Any]:
+    folder = stage.store.recording_folder(outcome.recording)
+    episodes = stage.store.read_episodes(outcome.recording)
+    first = episodes[0].meta
+    metadata: dict[str, Any] = {
+        "episodes": len(outcome.episodes),
+        "frames": outcome.frames,
+        "duration_s": round(outcome.frames / first.rate_hz, 2),
+        "size": dg.MetadataValue.text(f"{outcome.size / 1e6:.2f} MB"),
+        "task": first.task,
+        "conversion_s": outcome.seconds,
+        "rejected": len(outcome.rejected),
+        "folder": dg.MetadataValue.path(str(folder)),
+        "quality": _quality_table(episodes),
+        "source_version": outcome.source_version,
+    }
+    if outcome.notes:
+        metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in outcome.notes[:_MOST_ROWS]))
+    for name, file in (("contact_sheet", CONTACT_SHEET), ("vectors", PLOT)):
+        if (folder / file).exists():
+            metadata[name] = picture(folder / file)
+    return metadata
+
+
+def picture(path: Path) -> dg.MarkdownMetadataValue:
+    """An image inline: a data URI, since the web server does not serve the store."""
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return dg.MetadataValue.md(f"![{path.stem}](data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()})")
+
+
+def _quality_table(episodes: Sequence[Episode]) -> dg.TableMetadataValue:
+    rows = [
+        {
+            "episode": e.meta.index,
+            "check": f.check,
+            "level": f.level,
+            "where": f.where,
+            "value": round(f.value, 4),
+            "limit": f.limit,
+            "message": f.message,
+        }
+        for e in episodes
+        for f in e.meta.findings
+    ]
+    return table(rows, ["episode", "check", "level", "where", "value", "limit", "message"])
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:
+    """A table of at most 200 rows; an empty one keeps its columns."""
+    records = [dg.TableRecord({c: row[c] for c in columns}) for row in rows[:_MOST_ROWS]]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=[dg.TableColumn(name=c) for c in columns]))
+
+
+def _summary(stage: Stage, result: Ingested) -> dict[str, Any]:
+    rows = quarantine_reasons(stage.store)
+    return {
+        "recordings": len(result.plan.found),
+        "converted_now": len(result.converted),
+        "quarantined_now": len(result.quarantined),
+        "removed_now": len(result.plan.removed),
+        "frames_now": sum(c.frames for c in result.converted),
+        "not_in_the_dataset": table(rows, ["recording", "episode", "reason"]),
+    }
+
+
+def _usable_check(stage: Stage) -> dg.AssetCheckResult:
+    rows = quarantine_reasons(stage.store)
+    named = "; ".join(f"{row['recording']} ({row['episode']})" for row in rows[:5]) + (" ..." if len(rows) > 5 else "")
+    return dg.AssetCheckResult(
+        check_name=USABLE,
+        passed=not rows,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(rows)} in quarantine: {named}" if rows else "every recording is in the dataset",
+        metadata={"quarantine": table(rows, ["recording", "episode", "reason"]), "count": len(rows)},
+    )
+
+
+def _quality_check(stage: Stage, result: Ingested) -> dg.AssetCheckResult:
+    rows = [
+        {"episode": e.id, "where": f.where, "check": f.check, "message": f.message}
+        for found in result.plan.found
+        for e in stage.store.read_episodes(found.file.id)
+        for f in e.meta.findings
+        if f.level == "warn"
+    ]
+    return dg.AssetCheckResult(
+        check_name=QUALITY,
+        passed=not rows,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(rows)} warnings, first: {rows[0]['episode']}: {rows[0]['message']}" if rows else "no warnings",
+        metadata={"warnings": table(rows, ["episode", "where", "check", "message"]), "count": len(rows)},
+    )

@@ -1,0 +1,150 @@
+"""`<robot>/lerobot_v3`: all usable episodes as one LeRobot v3.0 dataset, by packet copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from vla_ops.datasets.lerobot_v3 import DatasetVersion, current_version, order_episodes, write_lerobot_v3
+from vla_ops.episodes.pictures import CONTACT_SHEET
+from vla_ops.episodes.plan import make_plan, quarantine_reasons, usable_episodes
+from vla_ops.episodes.store import Episode
+from vla_ops.errors import DatasetError
+from vla_ops.lineage.episodes import picture, table
+from vla_ops.lineage.names import CODE_VERSION, Stage
+
+COMPLETE = "holds_every_usable_episode"
+TASKS = "every_episode_has_a_task"
+
+
+def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
+    """The asset; a new version appears beside the old ones and unchanged files are shared."""
+    key = stage.key("lerobot_v3")
+
+    @dg.asset(
+        key=key,
+        deps=[stage.key("episodes")],
+        code_version=CODE_VERSION,
+        group_name=stage.robot.name,
+        kinds={"lerobot", "parquet"},
+        description="All usable episodes as a LeRobot v3.0 dataset, made without decoding an image. New recordings are appended.",
+        check_specs=[
+            dg.AssetCheckSpec(COMPLETE, asset=key, blocking=True, description="Frames and episodes are those of the episode folders."),
+            dg.AssetCheckSpec(TASKS, asset=key, description="No task text is empty."),
+        ],
+    )
+    def lerobot_v3(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        store, spec = stage.store, stage.robot.spec
+        episodes = usable_episodes(store, make_plan(stage.robot, store))
+        if not episodes:
+            raise _nothing_usable(stage)
+        made = write_dataset(stage, episodes)
+        context.log.info(said(made))
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(made.version),
+            metadata=_metadata(stage, made, episodes) | {"repo_id": spec.dataset.repo_id},
+            check_results=[_complete(made, episodes), _tasks(episodes)],
+        )
+
+    return lerobot_v3
+
+
+def write_dataset(stage: Stage, episodes: Sequence[Episode]) -> DatasetVersion:
+    """Write the dataset of `episodes`, keeping the order of the version in use."""
+    root = stage.store.root / "lerobot_v3"
+    current = current_version(root)
+    ordered = order_episodes(episodes, current.folder if current else None)
+    return write_lerobot_v3(root, ordered, spec=stage.robot.spec, robot=stage.robot.name)
+
+
+def said(made: DatasetVersion) -> str:
+    """One line on what writing the dataset took."""
+    if not made.created:
+        return f"version {made.version} is up to date: {made.episodes} episodes, {made.frames:,} frames"
+    return (
+        f"version {made.version}: {made.episodes} episodes, {made.frames:,} frames; {made.added} added, {made.removed} removed; "
+        f"{made.bytes_written / 1e6:.2f} MB written, {made.bytes_linked / 1e6:.2f} MB shared with {made.previous or 'no other version'}"
+    )
+
+
+def _nothing_usable(stage: Stage) -> DatasetError:
+    reasons = [row["reason"] for row in quarantine_reasons(stage.store)]
+    shown = "\n".join(f"- {reason}" for reason in reasons[:20])
+    if not reasons:
+        todo = f"Put recordings matching {stage.robot.spec.recordings.pattern} below {stage.robot.recordings_uri}."
+        return DatasetError(f"{stage.robot.name} has no recordings", todo=todo)
+    return DatasetError(f"no episode of {stage.robot.name} is usable; {len(reasons)} in quarantine:\n{shown}")
+
+
+def _metadata(stage: Stage, made: DatasetVersion, episodes: Sequence[Episode]) -> dict[str, Any]:
+    spec = stage.robot.spec
+    tasks: dict[str, int] = {}
+    for episode in episodes:
+        tasks[episode.meta.task] = tasks.get(episode.meta.task, 0) + 1
+    metadata: dict[str, Any] = {
+        "dagster/row_count": made.frames,
+        "episodes": made.episodes,
+        "hours": round(made.frames / spec.timeline.rate_hz / 3600, 4),
+        "added": made.added,
+        "removed": made.removed,
+        "written_mb": round(made.bytes_written / 1e6, 3),
+        "shared_mb": round(made.bytes_linked / 1e6, 3),
+        "folder": dg.MetadataValue.path(str(made.folder)),
+        "load_with": dg.MetadataValue.md(f"```python\nLeRobotDataset({spec.dataset.repo_id!r}, root={str(made.folder)!r})\n```"),
+        "tasks": table([{"task": task, "episodes": count} for task, count in tasks.items()], ["task", "episodes"]),
+        "dimensions": table(_dimensions(stage), ["vector", "index", "name", "unit", "kind", "delta"]),
+        "dagster/column_schema": dg.TableSchema(columns=_columns(stage)),
+    }
+    sheet = episodes[0].folder.parent / CONTACT_SHEET
+    if sheet.exists():
+        metadata["contact_sheet"] = picture(sheet)
+    return metadata
+
+
+def _dimensions(stage: Stage) -> list[dict[str, Any]]:
+    spec = stage.robot.spec
+    rows = [
+        {"vector": "state", "index": i, "name": d.name, "unit": d.unit, "kind": d.kind, "delta": ""} for i, d in enumerate(spec.state_dims)
+    ]
+    for i, (dim, delta) in enumerate(zip(spec.action_dims, spec.delta_mask, strict=True)):
+        rows.append(
+            {"vector": "action", "index": i, "name": dim.name, "unit": dim.unit, "kind": dim.kind, "delta": "yes" if delta else "no"}
+        )
+    return rows
+
+
+def _columns(stage: Stage) -> list[dg.TableColumn]:
+    spec = stage.robot.spec
+    vectors = [("observation.state", len(spec.state_dims)), ("action", len(spec.action_dims))]
+    columns = [dg.TableColumn(name, f"float32[{width}]") for name, width in vectors]
+    columns += [dg.TableColumn(f"observation.images.{c}", "video", description=f"role {s.role or 'none'}") for c, s in spec.cameras.items()]
+    return [
+        *columns,
+        dg.TableColumn("timestamp", "float32", description="k / rate, from 0 in each episode"),
+        dg.TableColumn("task_index", "int64"),
+    ]
+
+
+def _complete(made: DatasetVersion, episodes: Sequence[Episode]) -> dg.AssetCheckResult:
+    import pyarrow.parquet as pq
+
+    rows = sum(pq.read_metadata(path).num_rows for path in made.folder.glob("data/*/*.parquet"))
+    listed = sum(pq.read_metadata(path).num_rows for path in made.folder.glob("meta/episodes/*/*.parquet"))
+    frames = sum(e.meta.length for e in episodes)
+    return dg.AssetCheckResult(
+        check_name=COMPLETE,
+        passed=(listed, rows) == (len(episodes), frames),
+        description=f"read back from the files: {listed} episodes, {rows} frames; episode folders: {len(episodes)}, {frames}",
+        metadata={"dataset_frames": rows, "episode_frames": frames},
+    )
+
+
+def _tasks(episodes: Sequence[Episode]) -> dg.AssetCheckResult:
+    empty = [e.id for e in episodes if not e.meta.task.strip()]
+    return dg.AssetCheckResult(
+        check_name=TASKS,
+        passed=not empty,
+        description=f"{len(empty)} without a task text, first: {empty[0]}" if empty else "every episode has one",
+    )

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vla_ops.errors import SpecError
+from vla_ops.robot import RobotSpec
+from vla_ops.robot_file import load_robot
+
+ATTRIBUTES: dict[str, Any] = {
+    "recordings": {"uri": "recordings", "pattern": "*.mcap", "format": "mcap"},
+    "timeline": {"rate_hz": 20},
+    "state": [
+        {"source": "/arm.position[0:6]", "names": ["j1", "j2", "j3", "j4", "j5", "j6"], "unit": "rad"},
+        {"source": "/eef", "names": ["gripper"], "unit": "m", "kind": "gripper"},
+    ],
+    "action": {"from": "next_state"},
+    "cameras": {"cam_high": {"source": "/cam", "role": "base"}, "cam_wrist": {"source": "/wrist", "role": "left_wrist"}},
+    "task": {"from": "recording"},
+    "dataset": {"repo_id": "my-lab/arm"},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """ATTRIBUTES with the value at a dotted path replaced (digits index lists)."""
+    copy = yaml.safe_load(yaml.safe_dump(ATTRIBUTES))
+    node = copy
+    *way, last = path.split(".")
+    for key in way:
+        node = node[int(key)] if key.isdigit() else node[key]
+    node[int(last) if last.isdigit() else last] = value
+    return copy
+
+
+def robot_in(folder: Path, attributes: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "defs.yaml").write_text(yaml.safe_dump({"type": "vla_ops.RobotPipeline", "attributes": attributes}, sort_keys=False))
+    return folder
+
+
+def test_positions_are_derived_from_names() -> None:
+    spec = RobotSpec.model_validate(ATTRIBUTES)
+    assert [d.name for d in spec.state_dims] == ["j1", "j2", "j3", "j4", "j5", "j6", "gripper"]
+    assert spec.delta_mask == (True,) * 6 + (False,)
+    assert spec.camera_slots == {"base_0_rgb": "cam_high", "left_wrist_0_rgb": "cam_wrist"}
+    assert spec.streams_mapped == ["/arm", "/eef", "/cam", "/wrist"]
+
+
+def test_nothing_is_delta_encoded_in_an_absolute_action_space() -> None:
+    spec = RobotSpec.model_validate(changed("norm_stats", {"action_space": "absolute"}))
+    assert not any(spec.delta_mask)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("timeline.rate_hz", 30),
+        ("cameras.cam_side", {"source": "/side"}),
+        ("state.0.unit", "deg"),
+        ("dataset.video", {"codec": "h264"}),
+        ("task", {"text": "a"}),
+    ],
+)
+def test_what_conversion_reads_makes_episodes_stale(path: str, value: Any) -> None:
+    assert (
+        RobotSpec.model_validate(changed(path, value)).conversion_fingerprint != RobotSpec.model_validate(ATTRIBUTES).conversion_fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("norm_stats", {"action_horizon": 10}),
+        ("dataset.repo_id", "my-lab/other"),
+        ("cameras.cam_high.role", None),
+        ("reconvert", {"cron": "0 2 * * *"}),
+        ("recordings.uri", "elsewhere"),
+    ],
+)
+def test_what_conversion_does_not_read_converts_nothing_again(path: str, value: Any) -> None:
+    assert (
+        RobotSpec.model_validate(changed(path, value)).conversion_fingerprint == RobotSpec.model_validate(ATTRIBUTES).conversion_fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("timeline.rate_hertz", 30, "unknown key 'rate_hertz'; did you mean 'rate_hz'?"),
+        ("recordings.format", "mcapp", "'mcap', 'hdf5' or 'zarr'"),
+        ("cameras.cam_wrist.role", "base", "cam_high and cam_wrist both have role base"),
+        ("state.0.names", ["j1", "j2"], "'/arm.position[0:6]' selects 6 columns but there are 2 names"),
+        ("state.1.kind", "joint", "'gripper' of source '/eef' looks like a gripper but is not marked"),
+        ("state.1.names", ["j1"], "j1 occurs more than once"),
+        ("dataset.repo_id", "arm", "the Hub takes `owner/name`"),
+        ("dataset.repo_id", "my--lab/arm", "refuses '--'"),
+        ("reconvert", {"cron": "0 2 * *"}, "cron '0 2 * *' does not parse"),
+        ("reconvert", {"cron": "0 2 * * *", "timezone": "Europe/Berln"}, "did you mean 'Europe/Berlin'?"),
+        ("state.0.source", "/arm[a:b]", "neither a:b nor a list"),
+        ("state.0.limits", [[0, 1]], "1 limits for 6 names"),
+        ("timeline.clock_offsets", {"/cam_typo": "start"}, "'/cam_typo' is not a mapped stream"),
+        ("recordings.source_rate_hz", 50, "an mcap has its own stamps"),
+        ("task", {"text": "a", "from": "folder"}, "write either"),
+        ("task", {"text": ""}, "at least 1 character"),
+    ],
+)
+def test_a_mistake_is_refused_with_what_to_write_instead(path: str, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=".") as error:
+        RobotSpec.model_validate(changed(path, value))
+    assert said in str(error.value)
+
+
+def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path) -> None:
+    folder = robot_in(tmp_path / "arm", changed("timeline.rate_hertz", 30))
+    line = next(i for i, text in enumerate((folder / "defs.yaml").read_text().splitlines(), 1) if "rate_hertz" in text)
+    with pytest.raises(SpecError) as error:
+        load_robot(folder)
+    assert f"defs.yaml:{line}: attributes" not in str(error.value)
+    assert f"defs.yaml:{line}: timeline.rate_hertz: unknown key 'rate_hertz'; did you mean 'rate_hz'?" in str(error.value)
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    attributes = changed("timeline.rate_hertz", 30)
+    attributes["dataset"]["repo_id"] = "nope"
+    with pytest.raises(SpecError) as error:
+        load_robot(robot_in(tmp_path / "arm", attributes))
+    assert "rate_hertz" in str(error.value)
+    assert "'nope'" in str(error.value)
+
+
+def test_environment_variables_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = robot_in(tmp_path / "arm", changed("recordings.uri", "{{ env.ARM_RECORDINGS }}/raw"))
+    monkeypatch.setenv("ARM_RECORDINGS", "/mnt/nas")
+    assert load_robot(folder).recordings_uri == "/mnt/nas/raw"
+    monkeypatch.delenv("ARM_RECORDINGS")
+    with pytest.raises(SpecError, match=r"environment variable ARM_RECORDINGS is not set.*export ARM_RECORDINGS"):
+        load_robot(folder)
+
+
+def test_a_relative_root_is_below_the_robots_folder(tmp_path: Path) -> None:
+    assert load_robot(robot_in(tmp_path / "arm", ATTRIBUTES)).recordings_uri == str(tmp_path / "arm" / "recordings")
+
+
+def test_a_robot_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    robot_in(tmp_path / "piper", ATTRIBUTES)
+    with pytest.raises(SpecError, match=r"no such robot.*piper"):
+        load_robot(tmp_path / "pipr")
+
+
+def test_yaml_that_does_not_parse_is_named(tmp_path: Path) -> None:
+    (tmp_path / "arm").mkdir()
+    (tmp_path / "arm" / "defs.yaml").write_text("type: [")
+    with pytest.raises(SpecError, match=r"(?s)not YAML.*line 1.*defs\.yaml"):
+        load_robot(tmp_path / "arm")
