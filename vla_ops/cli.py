@@ -80,13 +80,14 @@ class NormStats:
     def run(self) -> int:
         """Compute, write and show them."""
         from vla_ops.datasets.lerobot_v3 import current_version
-        from vla_ops.norm_stats import compute_norm_stats, render, write_norm_stats
+        from vla_ops.norm_stats import compute_norm_stats, write_norm_stats
+        from vla_ops.norm_stats_table import render
 
         robot, store = _load(self.robot)
         current = current_version(store.root / "lerobot_v3")
         if current is None:
             raise DatasetError(f"{robot.name} has no dataset yet", todo=f"Run `vla-ops convert {robot.name}`.")
-        stats = compute_norm_stats(current.folder, spec=robot.spec, robot=robot.name)
+        stats = compute_norm_stats(current.folder, spec=robot.spec)
         path = write_norm_stats(store.root / "norm_stats", stats)
         print(f"{render(stats)}\n{path}")
         return 0

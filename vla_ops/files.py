@@ -104,7 +104,7 @@ def _alive(pid: str) -> bool:
 
 def _is_of_store(error: OSError, target: Path) -> bool:
     """Tell a store that is full or forbidden from a file that failed to be read while writing to it."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
         return False
     return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(target.parent) or not target.parent.exists()
 

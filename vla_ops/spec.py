@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,6 +18,8 @@ type Kind = Literal["joint", "gripper", "position", "quaternion_xyzw", "quaterni
 type Unit = Literal["rad", "deg", "m", "mm", "rad/s", "m/s", "N", "Nm", "px", "ratio", "1"]
 type Resample = Literal["nearest", "hold", "linear"]
 type Level = Literal["ignore", "note", "warn", "quarantine"]
+# A list rather than a tuple: Dagster cannot draw a sample of a tuple's JSON schema.
+type Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 type Role = Literal["base", "left_wrist", "right_wrist"]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_]*$")
@@ -110,7 +112,7 @@ class VectorPart(Strict):
     """What these dimensions are. `gripper` stays absolute in a delta action space; quaternions are slerped."""
     joints: list[str] | None = None
     """Select by the names the messages carry instead of by column, whatever order they come in."""
-    limits: list[tuple[float, float]] | tuple[float, float] | None = None
+    limits: list[Pair] | Pair | None = None
     """[low, high] of each dimension (or one pair for all) in `unit`: values outside are reported."""
     numbers: Resample | None = None
     """Overrides timeline.numbers for these dimensions."""
@@ -134,8 +136,8 @@ class VectorPart(Strict):
         self._check_width()
         if self.kind.startswith("quaternion") and len(self.names) != 4:
             raise ValueError(f"source {self.source!r}: kind {self.kind} needs 4 names, found {len(self.names)}: {self.names}")
-        if isinstance(self.limits, list) and len(self.limits) != len(self.names):
-            raise ValueError(f"source {self.source!r}: {len(self.limits)} limits for {len(self.names)} names")
+        if len(self.each_limits()) not in (0, len(self.names)):
+            raise ValueError(f"source {self.source!r}: {len(self.each_limits())} limits for {len(self.names)} names")
         for low, high in self.each_limits():
             if low >= high:
                 raise ValueError(f"source {self.source!r}: limits [{low}, {high}] are not [low, high]")
@@ -158,7 +160,9 @@ class VectorPart(Strict):
         """[low, high] for every name; an empty list where no limits are given."""
         if self.limits is None:
             return []
-        return self.limits if isinstance(self.limits, list) else [self.limits] * len(self.names)
+        pairs = [limit for limit in self.limits if isinstance(limit, list)]
+        single = [limit for limit in self.limits if not isinstance(limit, list)]
+        return [(low, high) for low, high in pairs or [single] * len(self.names)]
 
 
 class NextState(Strict):

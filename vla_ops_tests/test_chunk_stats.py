@@ -4,25 +4,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from vla_ops.chunk_stats import ChunkStats, Effort, VectorStats, chunk_norm_stats
 from vla_ops.errors import DatasetError, SchemaMismatchError
 from vla_ops_tests.norm_stats_data import all_chunks, by_rank
 
 MASK = (True, False, True)
-FIELDS = ("mean", "std", "q01", "q99", "min", "max")
-fast = settings(deadline=None, max_examples=60)
+fast = settings(deadline=None, max_examples=40)
 
 
 @st.composite
 def recordings(draw):
-    """States [N, 4], actions [N, 3], lengths and a horizon; few distinct values, so that ties are common."""
+    """States [N, 4], actions [N, 3], lengths and a horizon; on a coarse grid ties are common, at a large scale cancellation is."""
     lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))
-    values = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e3, 1e3, width=32))
-    states = draw(arrays(np.float32, (sum(lengths), 4), elements=values))
-    actions = draw(arrays(np.float32, (sum(lengths), 3), elements=values))
-    return states, actions, lengths, draw(st.integers(1, 20))
+    scale, grid = draw(st.sampled_from([(3.0, 1.0), (1.0, 0.0), (1e-3, 0.0), (1e3, 0.5)]))
+    values = np.random.default_rng(draw(st.integers(0, 2**32))).normal(scale=scale, size=(sum(lengths), 7))
+    rounded = (np.round(values / grid) * grid if grid else values).astype(np.float32)
+    return rounded[:, :4], rounded[:, 4:], lengths, draw(st.integers(1, 20))
 
 
 def random_walk(frames: int, *, seed: int = 0, width: int = 3) -> np.ndarray:

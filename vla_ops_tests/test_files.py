@@ -16,7 +16,7 @@ from vla_ops.files import replacing, sweep, write_json
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b.txt"
-    with pytest.raises(RuntimeError), replacing(target) as work:
+    with pytest.raises(RuntimeError), replacing(target) as work:  # noqa: PT012 - the error has to come after half of the work
         work.write_text("half")
         raise RuntimeError
     assert list(target.parent.iterdir()) == []

@@ -1,7 +1,5 @@
 """`<robot>/episodes`: one partition a recording, each aligned, encoded and checked, or in quarantine with its reason."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`<robot>/lerobot_v3`: all usable episodes as one LeRobot v3.0 dataset, by packet copy."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

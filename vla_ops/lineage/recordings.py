@@ -1,7 +1,5 @@
 """`<robot>/recordings`: what the robot wrote, one partition a recording, observed and never changed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 

@@ -1,0 +1,86 @@
+"""`<robot>/norm_stats`: openpi's norm_stats.json of the current dataset, from its number columns alone."""
+
+from typing import Any
+
+import dagster as dg
+
+from vla_ops.datasets.lerobot_v3 import current_version
+from vla_ops.episodes.plan import quarantine_reasons
+from vla_ops.errors import DatasetError
+from vla_ops.lineage.episodes import table
+from vla_ops.lineage.names import CODE_VERSION, Stage
+from vla_ops.norm_stats import NormStats, compute_norm_stats, narrow_dimensions, write_norm_stats
+from vla_ops.norm_stats_table import COLUMNS, stats_rows
+
+COUNT = "count_is_frames_times_horizon"
+NARROW = "every_dimension_can_be_divided_by"
+
+
+def norm_stats_asset(stage: Stage) -> dg.AssetsDefinition:
+    """The asset."""
+    key = stage.key("norm_stats")
+
+    @dg.asset(
+        key=key,
+        deps=[stage.key("lerobot_v3")],
+        code_version=CODE_VERSION,
+        group_name=stage.robot.name,
+        kinds={"numpy", "json"},
+        description="Mean, std, q01 and q99 of the state and of the action chunk as the model sees it, in openpi's norm_stats.json.",
+        check_specs=[
+            dg.AssetCheckSpec(COUNT, asset=key, blocking=True, description="No frame and no step of a chunk was left out (openpi #570)."),
+            dg.AssetCheckSpec(NARROW, asset=key, description="No dimension's spread is too small to divide by (openpi #814)."),
+        ],
+    )
+    def norm_stats(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        current = current_version(stage.store.root / "lerobot_v3")
+        if current is None:
+            raise DatasetError(f"{stage.robot.name} has no dataset yet", todo=f"Run the job {stage.robot.name}_ingest.")
+        stats = compute_norm_stats(current.folder, spec=stage.robot.spec)
+        path = write_norm_stats(stage.store.root / "norm_stats", stats)
+        context.log.info(f"{stats.frames:,} frames x horizon {stats.provenance.horizon} = {stats.actions.count:,} actions: {path}")
+        for narrow in narrow_dimensions(stats):
+            context.log.warning(f"narrow dimension {narrow}")
+        # The last step of the ingest job: whoever reads only the end of its log sees what is missing.
+        for row in quarantine_reasons(stage.store):
+            context.log.warning(f"NOT IN THE DATASET: {row['reason']}")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(stats.version),
+            metadata=_metadata(stats) | {"path": dg.MetadataValue.path(str(path))},
+            check_results=[_count_check(stats, current.frames), _narrow_check(stats)],
+        )
+
+    return norm_stats
+
+
+def _metadata(stats: NormStats) -> dict[str, Any]:
+    made = stats.provenance
+    return {
+        "frames": stats.frames,
+        "actions_counted": stats.actions.count,
+        "action_horizon": made.horizon,
+        "action_space": made.action_space,
+        "dataset_version": made.dataset_version,
+        "statistics": table(stats_rows(stats), COLUMNS),
+    }
+
+
+def _count_check(stats: NormStats, frames: int) -> dg.AssetCheckResult:
+    horizon = stats.provenance.horizon
+    return dg.AssetCheckResult(
+        check_name=COUNT,
+        passed=stats.frames == frames and stats.actions.count == frames * horizon,
+        description=f"counted {stats.frames} states and {stats.actions.count} actions; the dataset has {frames} frames, horizon {horizon}",
+    )
+
+
+def _narrow_check(stats: NormStats) -> dg.AssetCheckResult:
+    narrow = narrow_dimensions(stats)
+    rows = [{"vector": n.vector, "dimension": n.name, "treatment": n.treatment} for n in narrow]
+    return dg.AssetCheckResult(
+        check_name=NARROW,
+        passed=not narrow,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(str(n) for n in narrow) if narrow else "every dimension moves enough",
+        metadata={"narrow": table(rows, ["vector", "dimension", "treatment"])},
+    )
