@@ -33,6 +33,8 @@ def project(folder: Path, robots: int) -> Path:
     assert "tool" in tomllib.loads(settings)
     (folder / "robots").mkdir(parents=True)
     (folder / "pyproject.toml").write_text(settings)
+    # Dagster refuses a defs folder with nothing in it.
+    (folder / "robots" / "nothing.py").write_text("")
     for k in range(robots):
         (folder / "robots" / f"robot_{k}").mkdir()
         shutil.copy(PROJECT / "robots" / "aloha_sim" / "defs.yaml", folder / "robots" / f"robot_{k}")

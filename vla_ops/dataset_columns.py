@@ -80,10 +80,10 @@ def _check_feature(folder: Path, info: dict[str, Any], *, feature: str, names: S
     if feature not in info["features"]:
         raise DatasetError("the dataset has no such feature", file=folder, stream=feature, found=sorted(info["features"]))
     found = info["features"][feature]
-    width, written = found["shape"][0], _flat_names(found.get("names"))
-    if width != len(names):
+    shape, written = found.get("shape"), _flat_names(found.get("names"))
+    if shape != [len(names)]:
         raise SchemaMismatchError(
-            "dataset and robot spec differ in width", file=folder, stream=feature, found=width, expected=f"{len(names)}: {list(names)}"
+            "dataset and robot spec differ in width", file=folder, stream=feature, found=shape, expected=f"[{len(names)}]: {list(names)}"
         )
     for k, (there, here) in enumerate(zip(written, names, strict=False)):
         if there != here:
@@ -99,9 +99,11 @@ def _check_feature(folder: Path, info: dict[str, Any], *, feature: str, names: S
 
 
 def _flat_names(names: object) -> list[str]:
-    """Names as LeRobot writes them: a list, or one list under a key; empty where there are none."""
-    if isinstance(names, dict) and len(names) == 1:
-        names = next(iter(names.values()))
+    """Names as datasets in the wild have them: a list, one list under a key, a list in a list; empty where there are none."""
+    if isinstance(names, dict):
+        names = list(names.values())
+    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list):
+        names = names[0]
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
@@ -143,7 +145,7 @@ def _read(files: Sequence[Path], frames: int, *, state_width: int, action_width:
                     place = slice(row, row + len(batch))
                     rows.states[place] = _matrix(batch[STATE], path, STATE, width=state_width)
                     rows.actions[place] = _matrix(batch[ACTION], path, ACTION, width=action_width)
-                    rows.episodes[place] = batch[EPISODE].to_numpy()
+                    rows.episodes[place] = _vector(batch[EPISODE], path, EPISODE)
                     row += len(batch)
         except (pa.ArrowException, KeyError, OSError) as error:
             raise DatasetError("a data file cannot be read", file=path, found=str(error)) from error
@@ -155,12 +157,21 @@ def _matrix(column: pa.Array, path: Path, name: str, *, width: int) -> npt.NDArr
     import pyarrow as pa
 
     is_list = isinstance(column.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
-    flat = column.flatten() if is_list else column
-    widths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)) if is_list else [1]
-    if flat.null_count or column.null_count or list(widths) != [width]:
-        found = f"{column.null_count + flat.null_count} nulls, widths {list(widths)}"
+    widths = column.value_lengths().unique().to_pylist() if is_list else [1]
+    if column.null_count or widths != [width]:
+        found = f"{column.null_count} nulls, widths {widths}"
         raise DatasetError("rows without a value or of another width", file=path, stream=name, found=found, expected=f"width {width}")
-    return flat.to_numpy(zero_copy_only=False).reshape(len(column), width)
+    return _vector(column.flatten() if is_list else column, path, name).reshape(len(column), width)
+
+
+def _vector(column: pa.Array, path: Path, name: str) -> npt.NDArray[Any]:
+    import pyarrow as pa
+
+    if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        found = f"{column.null_count} nulls in a column of {column.type}"
+        raise DatasetError("a column is not of numbers alone", file=path, stream=name, found=found)
+    # Array.to_numpy imports pandas, which takes a second.
+    return np.from_dlpack(column)
 
 
 def _lengths(folder: Path, episodes: npt.NDArray[np.int64], *, expected: int) -> npt.NDArray[np.int64]:

@@ -84,8 +84,8 @@ def _line(node: yaml.Node | None, loc: tuple[str | int, ...]) -> int:
             if hit is not None:
                 line, node = hit[0].start_mark.line + 1, hit[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-            line = node.start_mark.line + 1
+            item: yaml.Node = node.value[key]
+            line, node = item.start_mark.line + 1, item
     return line
 
 

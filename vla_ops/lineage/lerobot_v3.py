@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from vla_ops.datasets.lerobot_v3 import DatasetVersion, current_version, order_episodes, write_lerobot_v3
+from vla_ops.datasets.lerobot_v3 import DatasetVersion, update_dataset
 from vla_ops.episodes.pictures import CONTACT_SHEET
 from vla_ops.episodes.plan import make_plan, quarantine_reasons, usable_episodes
 from vla_ops.episodes.store import Episode
@@ -38,8 +38,8 @@ def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
         episodes = usable_episodes(store, make_plan(stage.robot, store))
         if not episodes:
             raise _nothing_usable(stage)
-        made = write_dataset(stage, episodes)
-        context.log.info(said(made))
+        made = update_dataset(store.root / "lerobot_v3", episodes, spec=spec, robot=stage.robot.name)
+        context.log.info(made.summary())
         return dg.MaterializeResult(
             data_version=dg.DataVersion(made.version),
             metadata=_metadata(stage, made, episodes) | {"repo_id": spec.dataset.repo_id},
@@ -47,24 +47,6 @@ def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
         )
 
     return lerobot_v3
-
-
-def write_dataset(stage: Stage, episodes: Sequence[Episode]) -> DatasetVersion:
-    """Write the dataset of `episodes`, keeping the order of the version in use."""
-    root = stage.store.root / "lerobot_v3"
-    current = current_version(root)
-    ordered = order_episodes(episodes, current.folder if current else None)
-    return write_lerobot_v3(root, ordered, spec=stage.robot.spec, robot=stage.robot.name)
-
-
-def said(made: DatasetVersion) -> str:
-    """One line on what writing the dataset took."""
-    if not made.created:
-        return f"version {made.version} is up to date: {made.episodes} episodes, {made.frames:,} frames"
-    return (
-        f"version {made.version}: {made.episodes} episodes, {made.frames:,} frames; {made.added} added, {made.removed} removed; "
-        f"{made.bytes_written / 1e6:.2f} MB written, {made.bytes_linked / 1e6:.2f} MB shared with {made.previous or 'no other version'}"
-    )
 
 
 def _nothing_usable(stage: Stage) -> DatasetError:

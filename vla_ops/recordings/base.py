@@ -139,11 +139,22 @@ class EncodedImage:
 
 @runtime_checkable
 class ImageStream(Protocol):
-    """The images of one stream. `stamps_ns` int64 [n] in the order recorded."""
+    """The images of one stream."""
 
-    name: str
-    codec: ImageCodec
-    stamps_ns: Int64
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        ...
+
+    @property
+    def codec(self) -> ImageCodec:
+        """Encoding of the first image; each packet says its own."""
+        ...
+
+    @property
+    def stamps_ns(self) -> Int64:
+        """Stamps, int64 [n], in the order recorded."""
+        ...
 
     def packets(self, indices: Sequence[int] | Int64) -> Iterator[EncodedImage]:
         """Yield the encoded images at non-decreasing `indices`, holding one (or one chunk) in memory at a time.

@@ -64,7 +64,7 @@ def test_linear_interpolation_reproduces_a_straight_line(steps_ms: list[int], sl
 @given(st.permutations([0, 1, 2]))
 def test_the_order_of_streams_does_not_matter(order: list[int]) -> None:
     rates = {"/a": (250, 0, "linear"), "/b": (30, 11 * MS, "nearest"), "/c": (48.3, 3 * MS, "hold")}
-    streams = [Clocked(name, stamps(rate, 3, start), method) for name, (rate, start, method) in rates.items()]  # pyright: ignore
+    streams = [Clocked(name, stamps(rate, 3, start), method) for name, (rate, start, method) in rates.items()]
     first = align(streams, timeline()).timelines[0]
     second = align([streams[i] for i in order], timeline()).timelines[0]
     assert (first.stamps_ns == second.stamps_ns).all()

@@ -1,0 +1,1 @@
+"""Episodes -> a training format."""

@@ -1,0 +1,80 @@
+"""README.md of a LeRobot dataset, with the metadata block the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_LISTED_TASKS = 50
+
+
+def dataset_card(info: Mapping[str, Any], tasks: Sequence[str], *, robot: str, licence: str, repo_id: str | None = None) -> str:
+    """Return the card of a dataset with this info.json; with `repo_id` it shows how to load it from the Hub, else from its folder."""
+    hours = info["total_frames"] / info["fps"] / 3600
+    listed = [f"- {_text(task)}" for task in tasks[:_LISTED_TASKS]]
+    if len(tasks) > _LISTED_TASKS:
+        listed.append(f"- and {len(tasks) - _LISTED_TASKS} more, in `meta/tasks.parquet`")
+    return "\n".join(
+        [
+            *_front_matter(robot, licence),
+            f"# {repo_id or robot}",
+            "",
+            f"{info['total_episodes']} episodes ({hours:.2f} h, {info['total_frames']} frames at {info['fps']} Hz) of the robot `{robot}` "
+            f"in LeRobot {info['codebase_version']} format.",
+            "",
+            "## Load it",
+            "",
+            *_load(robot, repo_id),
+            "",
+            "## Features",
+            "",
+            "| feature | dtype | shape | names or video |",
+            "|---|---|---|---|",
+            *[_feature_row(name, feature) for name, feature in info["features"].items()],
+            "",
+            f"## Tasks ({len(tasks)})",
+            "",
+            *listed,
+            "",
+        ]
+    )
+
+
+def _front_matter(robot: str, licence: str) -> list[str]:
+    tags = ["LeRobot", "robotics", robot]
+    return [
+        "---",
+        f"license: {json.dumps(licence.lower())}",
+        "task_categories: [robotics]",
+        f"tags: {json.dumps(tags)}",
+        "configs:",
+        "  - config_name: default",
+        "    data_files: data/*/*.parquet",
+        "---",
+        "",
+    ]
+
+
+def _load(robot: str, repo_id: str | None) -> list[str]:
+    made = f'LeRobotDataset("{repo_id}")' if repo_id else f'LeRobotDataset("local/{robot}", root="path/to/this/folder")'
+    return [
+        "```python",
+        "from lerobot.datasets.lerobot_dataset import LeRobotDataset",
+        f"dataset = {made}",
+        'print(len(dataset), dataset[0]["task"])',
+        "```",
+    ]
+
+
+def _feature_row(name: str, feature: Mapping[str, Any]) -> str:
+    if feature["dtype"] == "video":
+        said = f"{feature['info']['video.codec']}, {feature['info']['video.pix_fmt']}"
+    else:
+        said = ", ".join(feature["names"] or [])
+    return f"| `{name}` | {feature['dtype']} | {feature['shape']} | {said} |"
+
+
+def _text(task: str) -> str:
+    """One line of Markdown that says the task and nothing else, whatever the recording wrote there."""
+    return "`" + " ".join(task.replace("`", "'").split()) + "`"

@@ -1,0 +1,1 @@
+"""Streams -> one timeline -> episode folders."""

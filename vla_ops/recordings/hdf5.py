@@ -1,0 +1,184 @@
+"""Read HDF5 recordings: ALOHA and ACT, robomimic, robosuite and LIBERO, RoboMIND, and flat files of any naming.
+
+In files with `data/demo_*` each demonstration is a span and streams are named relative to it (`actions`, `obs/agentview_rgb`).
+In others the file is one span and streams are named from the root (`/observations/qpos`). Links, external storage and
+virtual datasets that lead to other files are refused: a recording is one file, and its content hash covers that file only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vla_ops.errors import RecordingError, RecordingFormatError
+from vla_ops.recordings.array_recording import ArrayRecording, as_text
+from vla_ops.recordings.arrays import Array, Rows
+from vla_ops.recordings.base import Int64, OpenOptions, Span
+from vla_ops.recordings.hdf5_links import dataset_at, group_at, links_of, missing_filter
+from vla_ops.recordings.hdf5_task import task_of
+
+if TYPE_CHECKING:
+    import h5py
+
+_DEMO = re.compile(r"^(?:demo|episode|ep|traj|trajectory)_?(\d+)$")
+_ACTIONS = ("action", "actions")
+
+
+class Hdf5Recording(ArrayRecording):
+    """An open HDF5 recording. h5py serialises calls with one lock, so cameras may be read from several threads."""
+
+    def __init__(self, path: str, options: OpenOptions) -> None:
+        super().__init__(path, options)
+        self._file = _open(path)
+        self._known: dict[str, dict[str, Rows]] = {}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def spans(self) -> list[Span]:
+        """The demos in numeric order, or the whole file as one span named `0`; none if there are no arrays."""
+        return [Span(e.name, k, 0, e.steps, task_of(self._file, e.group)) for k, e in enumerate(self._episodes)]
+
+    def metadata(self) -> Mapping[str, str]:
+        """Attributes of the root and of `/data` as `attrs.NAME`, cut at 200 characters."""
+        found: dict[str, str] = {}
+        for group in (self._file, group_at(self._file, "data")):
+            if group is not None:
+                found.update({f"attrs.{name}": as_text(value) for name, value in _attributes(group)})
+        return found
+
+    @cached_property
+    def _episodes(self) -> list[_Episode]:
+        data = group_at(self._file, "data")
+        demos = {} if data is None else {int(m[1]): str(name) for name in data if (m := _DEMO.match(str(name)))}
+        if not demos:
+            whole = _Episode("0", "/", self._count_steps("/"))
+            return [whole] if whole.steps or self._arrays_of("/") else []
+        paths = {number: f"/data/{name}" for number, name in demos.items()}
+        return [_Episode(demos[k], path, self._count_steps(path)) for k, path in sorted(paths.items())]
+
+    def _count_steps(self, group: str) -> int:
+        """The length of the actions; without actions, the length most arrays have."""
+        for name in _ACTIONS:
+            actions = dataset_at(self._file, f"{group}/{name}")
+            if actions is not None and actions.shape:
+                return int(actions.shape[0])
+        lengths = Counter(rows.count for rows in self._arrays_of(group).values() if rows.shape)
+        return max(lengths, key=lambda n: (lengths[n], n), default=0)
+
+    def _episode(self, span: Span) -> _Episode:
+        for episode in self._episodes:
+            if episode.name == span.name:
+                return episode
+        raise RecordingError(
+            "no such episode in the recording", episode=span.name, expected=f"one of: {', '.join(e.name for e in self._episodes[:12])}"
+        )
+
+    def _arrays_of(self, group: str) -> dict[str, Rows]:
+        if group not in self._known:
+            prefix = "/" if group == "/" else ""
+            root = group_at(self._file, group)
+            found = links_of(root) if root is not None else {}
+            self._known[group] = {prefix + name: _rows_of(dataset, prefix + name) for name, dataset in found.items()}
+        return self._known[group]
+
+    def _arrays(self, span: Span) -> list[str]:
+        return list(self._arrays_of(self._episode(span).group))
+
+    def _rows(self, name: str, span: Span) -> Rows | None:
+        group = self._episode(span).group
+        dataset = dataset_at(self._file, f"{group}/{name.strip('/')}")
+        if dataset is None:
+            return None
+        return _rows_of(dataset, ("/" if group == "/" else "") + name.strip("/"))
+
+    def _steps(self, span: Span) -> int:
+        return self._episode(span).steps
+
+    def _lengths(self, span: Span) -> Int64 | None:
+        dataset = dataset_at(self._file, f"{self._episode(span).group}/compress_len")
+        # ACT stores the lengths as float32, in the order of a camera list that the file does not have.
+        if dataset is None or len(dataset.shape) != 2 or dataset.shape[1] != self._steps(span):
+            return None
+        return np.asarray(dataset[()]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Episode:
+    name: str
+    group: str
+    steps: int
+
+
+def _open(path: str) -> h5py.File:
+    import h5py
+
+    size = _size(path)
+    if path.endswith(".partial"):
+        raise RecordingFormatError(
+            "a recording that crashed: its collector renames `.partial` when the file is complete", file=path, found=f"{size} bytes"
+        )
+    try:
+        # Best effort: read-only network file systems cannot lock.
+        return h5py.File(path, "r", locking="best-effort")
+    except BlockingIOError as error:
+        raise RecordingFormatError("another program is still writing the file", file=path, found=str(error)) from error
+    except OSError as error:
+        todo = "Copy it again from the robot; an HDF5 file that was cut off cannot be read in part."
+        raise RecordingFormatError(_why_not_opened(path, size, str(error)), file=path, todo=todo) from error
+
+
+def _why_not_opened(path: str, size: int, said: str) -> str:
+    if size == 0:
+        return "the file is empty (0 bytes)"
+    with open(path, "rb") as handle:
+        magic = handle.read(8)
+    if magic != b"\x89HDF\r\n\x1a\n":
+        return f"not an HDF5 file: {size} bytes beginning with {magic.hex(' ')}"
+    return f"the HDF5 file is truncated or corrupt ({size} bytes): {said}"
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError as error:
+        raise RecordingError(f"cannot open the recording: {error.strerror}", file=path) from error
+
+
+def _rows_of(dataset: h5py.Dataset, name: str) -> Rows:
+    def read(start: int, stop: int) -> Array:
+        try:
+            return dataset[start:stop]
+        except (OSError, RuntimeError) as error:
+            raise RecordingFormatError(
+                f"rows {start} to {stop} cannot be read: {error}", stream=name, todo="The file is damaged; copy it again from the robot."
+            ) from error
+
+    shape = dataset.shape or ()
+    chunks = dataset.chunks
+    return Rows(
+        name,
+        dataset.dtype,
+        shape,
+        chunks[0] if chunks else None,
+        read,
+        storage=dataset.compression or "",
+        unreadable=missing_filter(dataset),
+    )
+
+
+def _attributes(group: h5py.Group) -> Iterator[tuple[str, object]]:
+    for name in map(str, group.attrs):
+        try:
+            yield name, group.attrs[name]
+        except (OSError, TypeError, ValueError) as error:
+            # A type h5py has no name for; the attribute says nothing a conversion needs.
+            yield name, f"unreadable: {error}"

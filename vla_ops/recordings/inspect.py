@@ -1,0 +1,209 @@
+"""Say what is in a recording: its format by content, its streams, episodes and metadata, as data and as a plain text table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from vla_ops.errors import RecordingError, RecordingFormatError, VlaOpsError
+from vla_ops.recordings import FORMATS, open_recording
+from vla_ops.recordings.base import OpenOptions, Span, StreamInfo
+from vla_ops.recordings.suggest import suggest_yaml
+
+__all__ = ["Description", "describe", "render", "sniff_format", "suggest_yaml"]
+
+_HDF5_MAGIC, _MCAP_MAGIC, _ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"\x89MCAP0\r\n", b"PK"
+_EXTENSIONS = {".hdf5": "hdf5", ".h5": "hdf5", ".hdf": "hdf5", ".partial": "hdf5", ".mcap": "mcap", ".zarr": "zarr", ".zip": "zarr"}
+# Streams that begin this far from the others are on another clock, not late.
+_ANOTHER_CLOCK_NS = 3600 * 10**9
+_WIDEST_NAME = 60
+_WIDEST_ENCODING = 24
+_MOST_METADATA = 20
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is in one recording. `streams` are those of its first episode."""
+
+    path: str
+    format: str
+    size_bytes: int
+    streams: tuple[StreamInfo, ...]
+    spans: tuple[Span, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str | None:
+        """The task text of the first episode that has one."""
+        return next((span.task for span in self.spans if span.task), None)
+
+    @property
+    def has_stamps(self) -> bool:
+        """False where only a rate from the robot's YAML can give the samples their times."""
+        return any(stream.first_ns is not None for stream in self.streams)
+
+    @property
+    def other_clocks(self) -> tuple[str, ...]:
+        """Streams that begin more than an hour from the middle of all beginnings: their clock is another."""
+        starts = {s.name: s.first_ns for s in self.streams if s.first_ns is not None and s.kind != "other"}
+        # The higher of two middles: epochs are large, and the odd clock counts from power-on.
+        middle = sorted(starts.values())[len(starts) // 2] if starts else 0
+        return tuple(name for name, start in starts.items() if abs(start - middle) > _ANOTHER_CLOCK_NS)
+
+
+def describe(path: str | Path, options: OpenOptions | None = None) -> Description:
+    """Open a recording of any known format and list what is in it. Raise RecordingError if it cannot be opened."""
+    path = str(path)
+    kind = sniff_format(path)
+    try:
+        with open_recording(path, kind, options) as recording:
+            streams, spans = tuple(recording.streams()), tuple(recording.spans())
+            return Description(path, kind, _size(Path(path)), streams, spans, dict(recording.metadata()))
+    except VlaOpsError as error:
+        error.at(file=path)
+        raise
+
+
+def sniff_format(path: str | Path) -> str:
+    """Tell the format by the first bytes or, for folders and damaged files, by the names. Raise RecordingFormatError if it is none."""
+    path = Path(path)
+    if path.is_dir():
+        if any((path / mark).exists() for mark in (".zgroup", "zarr.json", "data/.zgroup")) or path.suffix == ".zarr":
+            return "zarr"
+        raise RecordingFormatError(
+            "a folder that is no recording",
+            file=path,
+            expected="an .mcap or .hdf5 file, or a Zarr store",
+            todo="Name one of the files in it.",
+        )
+    head = _head(path)
+    for magic, kind in ((_HDF5_MAGIC, "hdf5"), (_MCAP_MAGIC, "mcap"), (_ZIP_MAGIC, "zarr")):
+        if head.startswith(magic):
+            return kind
+    if path.suffix.lower() in _EXTENSIONS:
+        return _EXTENSIONS[path.suffix.lower()]
+    raise RecordingFormatError(
+        "not a recording of a known format",
+        file=path,
+        found=f"a file beginning with {head.hex(' ') or 'nothing'}",
+        expected=" | ".join(FORMATS),
+    )
+
+
+def render(description: Description) -> str:
+    """The description as aligned plain text, at most about 140 characters wide, with what to do next."""
+    parts = [_head_lines(description), _table(description.streams)]
+    if len(description.spans) > 1:
+        parts.append(_episodes(description.spans))
+    if description.metadata:
+        parts.append(_metadata(description.metadata))
+    parts.append(_next_steps(description))
+    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def _head_lines(description: Description) -> list[str]:
+    numbers = sum(s.kind == "numbers" for s in description.streams)
+    images = sum(s.kind == "images" for s in description.streams)
+    return [
+        description.path,
+        f"{description.format}, {_bytes(description.size_bytes)}, {_plural(len(description.spans), 'episode')}, "
+        f"{_plural(numbers, 'numeric stream')}, {_plural(images, 'camera')}",
+        f"task: {description.task}" if description.task else "task: none in the recording",
+    ]
+
+
+def _table(streams: Sequence[StreamInfo]) -> list[str]:
+    origin = min((s.first_ns for s in streams if s.first_ns is not None), default=0)
+    middle = median([s.first_ns for s in streams if s.first_ns is not None] or [0])
+    zero = origin if middle - origin < _ANOTHER_CLOCK_NS else round(middle)
+    header = ("stream", "kind", "encoding", "sample", "count", "rate", "first .. last")
+    return _aligned([header, *(_row(s, zero) for s in streams)], right={4, 5})
+
+
+def _row(stream: StreamInfo, zero_ns: int) -> tuple[str, ...]:
+    sample = f"{stream.dtype} {list(stream.shape)}" if stream.shape else stream.dtype
+    encoding = " ".join(part for part in (stream.encoding, stream.schema.rpartition("/")[2]) if part)
+    rate = f"{stream.rate_hz:.2f} Hz" if stream.rate_hz else "-"
+    return (
+        _shortened(stream.name, _WIDEST_NAME),
+        stream.kind,
+        _shortened(encoding, _WIDEST_ENCODING) or "-",
+        sample,
+        str(stream.count),
+        rate,
+        _times(stream, zero_ns),
+    )
+
+
+def _times(stream: StreamInfo, zero_ns: int) -> str:
+    if stream.first_ns is None or stream.last_ns is None:
+        return "-"
+    if abs(stream.first_ns - zero_ns) > _ANOTHER_CLOCK_NS:
+        return f"another clock, {(stream.last_ns - stream.first_ns) / 1e9:.2f} s"
+    return f"{(stream.first_ns - zero_ns) / 1e9:.3f} .. {(stream.last_ns - zero_ns) / 1e9:.3f} s"
+
+
+def _episodes(spans: Sequence[Span]) -> list[str]:
+    lengths = [span.stop - span.start for span in spans if span.stop is not None]
+    steps = f" of {min(lengths)} to {max(lengths)} steps, {sum(lengths)} in all" if lengths else ""
+    names = f"{spans[0].name}, {spans[1].name} .. {spans[-1].name}" if len(spans) > 3 else ", ".join(s.name for s in spans)
+    jumps = [f"  {span.name} begins at a clock that jumped back: {span.clock_jump}" for span in spans if span.clock_jump]
+    return [f"{len(spans)} episodes{steps}: {names}", *jumps]
+
+
+def _metadata(metadata: Mapping[str, str]) -> list[str]:
+    rows = [(f"  {key}", _shortened(" ".join(value.split()), 90)) for key, value in list(metadata.items())[:_MOST_METADATA]]
+    more = len(metadata) - len(rows)
+    return ["metadata", *_aligned(rows), *([f"  and {more} more"] if more else [])]
+
+
+def _next_steps(description: Description) -> list[str]:
+    steps = []
+    if description.streams and not description.has_stamps:
+        steps.append("The samples have no stamps: set `recordings.source_rate_hz`, or name an array of times in `recordings.times`.")
+    steps += [f"{name} is on another clock: `timeline: {{clock_offsets: {{{name}: start}}}}`." for name in description.other_clocks]
+    steps.append("Next: save the YAML below as robots/<name>/defs.yaml, decide where it says DECIDE, then run `dg check yaml`.")
+    return steps if description.streams else ["There is nothing in it to convert."]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], right: set[int] | None = None) -> list[str]:
+    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(w) if c in (right or ()) else cell.ljust(w) for c, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _shortened(text: str, width: int) -> str:
+    """Keep both ends of a long name: the robot stands at its beginning, the field at its end."""
+    if len(text) <= width:
+        return text
+    half = (width - 3) // 2
+    return f"{text[: width - 3 - half]}...{text[len(text) - half :]}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(8)
+    except OSError as error:
+        raise RecordingError(f"cannot open the recording: {error.strerror}", file=path) from error
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

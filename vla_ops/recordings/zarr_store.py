@@ -1,0 +1,248 @@
+"""The files of a Zarr store, in a folder or a zip: which arrays there are, opened one by one, and none of them outside the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from vla_ops.errors import RecordingError, RecordingFormatError, UnsafePathError
+
+if TYPE_CHECKING:
+    import zarr
+
+_V2_ARRAY, _V2_GROUP, _V2_ATTRIBUTES, _V3 = ".zarray", ".zgroup", ".zattrs", "zarr.json"
+_MARKS = (_V2_ARRAY, _V2_GROUP, _V3)
+_TODO_COPY = "Copy it again from the robot."
+
+
+def open_files(path: str) -> ZarrFiles:
+    """Open a store. Raise RecordingFormatError if it is none, UnsafePathError for entries that leave it."""
+    if path.rstrip("/").endswith(".partial"):
+        raise RecordingFormatError("a recording that crashed: its collector renames `.partial` when it is complete", file=path)
+    try:
+        files = _FolderFiles(path) if Path(path).is_dir() else _ZipFiles(path)
+    except OSError as error:
+        raise RecordingError(f"cannot open the recording: {error.strerror or error}", file=path) from error
+    if not files.array_paths:
+        files.close()
+        raise RecordingFormatError("no Zarr array in it", file=path, expected="a Zarr 2 or 3 store, with .zarray or zarr.json in it")
+    return files
+
+
+class ZarrFiles(ABC):
+    """A store's entries by name relative to its root."""
+
+    def __init__(self, path: str) -> None:
+        _register_codecs()
+        self.path = path
+
+    @cached_property
+    def array_paths(self) -> list[str]:
+        """Paths of all arrays, sorted."""
+        return sorted(self._find_arrays())
+
+    @abstractmethod
+    def _find_arrays(self) -> list[str]: ...
+
+    @abstractmethod
+    def has(self, key: str) -> bool:
+        """True if there is an entry of this name."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open."""
+
+    @abstractmethod
+    def check_links(self, array: str) -> None:
+        """Raise UnsafePathError if a file of the array is a link out of the store."""
+
+    @abstractmethod
+    def _read(self, key: str) -> bytes: ...
+
+    @abstractmethod
+    def _open(self, array: str, version: Any) -> zarr.Array[Any]: ...
+
+    def array(self, name: str) -> tuple[zarr.Array[Any] | None, str]:
+        """Open an array; None and the compressor's name if no codec of that name is installed."""
+        from zarr.errors import UnknownCodecError
+
+        self.check_links(name)
+        try:
+            return self._open(name, 3 if self.has(f"{name}/{_V3}") else 2), ""
+        except UnknownCodecError as error:
+            named = re.search(r"codec '([^']+)'", str(error))
+            return None, f"compressor {named[1]}" if named else str(error)
+        except Exception as error:  # Metadata can be wrong in as many ways as there are fields.
+            raise RecordingFormatError(
+                f"the array cannot be opened: {type(error).__name__}: {error}", stream=name, todo=_TODO_COPY
+            ) from error
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of an array, from its metadata alone."""
+        return tuple(int(n) for n in self._json(f"{name}/{_V3}" if self.has(f"{name}/{_V3}") else f"{name}/{_V2_ARRAY}")["shape"])
+
+    def attributes(self) -> dict[str, object]:
+        """Attributes of the groups that recorders write to: root, data and meta."""
+        found: dict[str, object] = {}
+        for group in ("", "data/", "meta/"):
+            if self.has(f"{group}{_V2_ATTRIBUTES}"):
+                found.update(self._json(f"{group}{_V2_ATTRIBUTES}"))
+            elif self.has(f"{group}{_V3}"):
+                found.update(self._json(f"{group}{_V3}").get("attributes", {}))
+        return found
+
+    def chunk_key(self, array: zarr.Array[Any], name: str, row_chunk: int) -> str:
+        """Name of the entry that holds the first stored chunk of these rows."""
+        key = array.metadata.encode_chunk_key((row_chunk, *([0] * (len(array.shape) - 1))))
+        return f"{name}/{key}"
+
+    def _is_array(self, mark: str) -> bool:
+        return mark.endswith(f"/{_V2_ARRAY}") or (mark.endswith(f"/{_V3}") and self._json(mark).get("node_type") == "array")
+
+    def _json(self, key: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self._read(key))
+        except ValueError as error:
+            raise RecordingFormatError(f"{key} is not JSON: {error}", file=self.path, todo=_TODO_COPY) from error
+        return value if isinstance(value, dict) else {}
+
+
+class _FolderFiles(ZarrFiles):
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._root = Path(path).resolve()
+        self._checked: set[str] = set()
+
+    def _find_arrays(self) -> list[str]:
+        found = []
+        for folder, folders, files in os.walk(self._root):
+            place = Path(folder).relative_to(self._root).as_posix()
+            for name in folders:
+                self._check_link(Path(folder, name))
+            if any(name in (_V2_ARRAY, _V3) and self._is_array(f"{place}/{name}") for name in files):
+                found.append(place)
+                folders.clear()
+        return found
+
+    def has(self, key: str) -> bool:
+        return (self._root / key).exists()
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def check_links(self, array: str) -> None:
+        if array in self._checked:
+            return
+        for folder, _, _ in os.walk(self._root / array):
+            with os.scandir(folder) as entries:
+                linked = [Path(entry.path) for entry in entries if entry.is_symlink()]
+            for path in linked:
+                self._check_link(path)
+        self._checked.add(array)
+
+    def _check_link(self, path: Path) -> None:
+        if path.is_symlink() and not path.resolve().is_relative_to(self._root):
+            where = path.relative_to(self._root).as_posix()
+            raise UnsafePathError(
+                "a symbolic link leaves the recording",
+                stream=where,
+                found=str(path.readlink()),
+                todo="Copy the store with links followed: cp -rL.",
+            )
+
+    def _read(self, key: str) -> bytes:
+        self._check_link(self._root / key)
+        return (self._root / key).read_bytes()
+
+    def _open(self, array: str, version: Any) -> zarr.Array[Any]:
+        import zarr
+        from zarr.storage import LocalStore
+
+        return zarr.open_array(LocalStore(self._root, read_only=True), path=array, mode="r", zarr_format=version)
+
+
+class _ZipFiles(ZarrFiles):
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        from zarr.storage import ZipStore
+
+        self._zip = _open_zip(path)
+        self._entries = set(self._zip.namelist())
+        self._prefix = self._find_prefix()
+        self._store = ZipStore(path, mode="r")
+
+    def _find_arrays(self) -> list[str]:
+        marks = [
+            e.removeprefix(self._prefix) for e in self._entries if e.startswith(self._prefix) and e.endswith((f"/{_V2_ARRAY}", f"/{_V3}"))
+        ]
+        return [mark.rpartition("/")[0] for mark in marks if self._is_array(mark)]
+
+    def has(self, key: str) -> bool:
+        return self._prefix + key in self._entries
+
+    def close(self) -> None:
+        self._zip.close()
+        # A store that nothing was read from was never opened.
+        if self._store._is_open:
+            self._store.close()
+
+    def check_links(self, array: str) -> None:
+        """An archive has no links that are followed."""
+
+    def _find_prefix(self) -> str:
+        """The folder in the archive that the store lies in: `zip -r x.zarr.zip x.zarr` puts it into one."""
+        marks = [e for e in self._entries if e.rpartition("/")[2] in _MARKS]
+        tops = {e.partition("/")[0] for e in marks if "/" in e}
+        at_root = len(tops) != 1 or not tops.isdisjoint(("data", "meta")) or any("/" not in e for e in marks)
+        return "" if at_root or f"{min(tops)}/{_V2_ARRAY}" in self._entries else f"{min(tops)}/"
+
+    def _read(self, key: str) -> bytes:
+        try:
+            return self._zip.read(self._prefix + key)
+        except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+            raise RecordingFormatError(f"{key} in the archive cannot be read: {error}", file=self.path, todo=_TODO_COPY) from error
+
+    def _open(self, array: str, version: Any) -> zarr.Array[Any]:
+        import zarr
+
+        return zarr.open_array(self._store, path=self._prefix + array, mode="r", zarr_format=version)
+
+
+def _open_zip(path: str) -> zipfile.ZipFile:
+    size = Path(path).stat().st_size
+    if size == 0:
+        raise RecordingFormatError("the file is empty (0 bytes)", file=path, todo=_TODO_COPY)
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        with open(path, "rb") as handle:
+            is_zip = handle.read(4) == b"PK\x03\x04"
+        said = "the zip is truncated: it begins as one but has no directory at its end" if is_zip else "neither a Zarr folder nor a zip"
+        raise RecordingFormatError(f"{said} ({size} bytes)", file=path, todo=_TODO_COPY) from error
+    for name in archive.namelist():
+        if _escapes(name):
+            archive.close()
+            raise UnsafePathError(
+                "an archive entry leaves the archive", file=path, found=repr(name), todo="Pack it again from inside its folder."
+            )
+    return archive
+
+
+def _escapes(name: str) -> bool:
+    name = name.replace("\\", "/")
+    return name.startswith("/") or re.match(r"^[A-Za-z]:", name) is not None or ".." in PurePosixPath(name).parts
+
+
+def _register_codecs() -> None:
+    """Make the codecs of imagecodecs (JPEG-XL of UMI buffers) known to Zarr 2 and 3 stores."""
+    import imagecodecs.numcodecs
+    import imagecodecs.zarr
+
+    imagecodecs.numcodecs.register_codecs(verbose=False)
+    imagecodecs.zarr.register_codecs()
