@@ -27,7 +27,8 @@ setup:  ## Install uv if it is missing and everything in uv.lock into .venv
 
 demo: setup  ## Run the whole lineage of robots/aloha_sim (ROBOT=name for another)
 	@echo "== running the job $(ROBOT)_all: recordings -> episodes -> lerobot_v3 -> norm_stats"
-	@$(RUN) dagster job execute -m vla_ops.definitions -j $(ROBOT)_all
+	@set -o pipefail; $(RUN) dagster job execute -m vla_ops.definitions -j $(ROBOT)_all 2>&1 \
+	  | sed -uE '/ - DEBUG - /d; s/^(.{19})[^-]*- dagster - ([A-Z]+) - [^ ]+ - [0-9a-f-]{36} - /\1 \2 /'
 	@$(RUN) vla-ops status $(ROBOT)
 	@echo "== look at it in the UI: make dev"
 

@@ -49,9 +49,7 @@ def robot_definitions(robot: Robot) -> dg.Definitions:
     stage = Stage.of(robot)
     data = [episodes_asset(stage), lerobot_v3_asset(stage), norm_stats_asset(stage)]
     everything = dg.AssetSelection.assets(*(asset.key for asset in data))
-    # A terminal shows what the stages say, not every event of the engine; the UI has both.
-    quiet = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
-    common: dict[str, Any] = {"executor_def": dg.in_process_executor, "tags": {"vla_ops/robot": robot.name}, "config": quiet}
+    common: dict[str, Any] = {"executor_def": dg.in_process_executor, "tags": {"vla_ops/robot": robot.name}}
     jobs = [
         dg.define_asset_job(
             f"{robot.name}_ingest", everything, description="Convert new and changed recordings; datasets and norm stats.", **common
