@@ -23,7 +23,7 @@ import sys, time
 from pathlib import Path
 started = time.perf_counter()
 import dagster as dg
-repository = dg.load_from_defs_folder(project_root=Path(sys.argv[1])).get_repository_def()
+repository = dg.load_from_defs_folder(path_within_project=Path(sys.argv[1])).get_repository_def()
 print(time.perf_counter() - started, len(repository.assets_defs_by_key), *(m for m in sys.argv[2:] if m in sys.modules))
 """
 

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
-PROJECT = Path(__file__).resolve().parent.parent
-
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Load one component for each `robots/<name>/defs.yaml`."""
-    return dg.load_from_defs_folder(project_root=PROJECT)
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)

@@ -74,7 +74,9 @@ class _Recorder:
             return
         self._observe(outcome)
         if outcome.quarantined is not None:
-            self.context.log.warning(f"quarantined: {outcome.quarantined}")
+            # Without a materialization the partition stays missing; the observation says why.
+            reason = {"quarantined": outcome.quarantined}
+            self.context.log_event(dg.AssetObservation(self.stage.key("episodes"), partition=outcome.recording, metadata=reason))
             return
         metadata = _partition_metadata(self.stage, outcome)
         if self.by_partition:
@@ -122,6 +124,7 @@ def _partition_metadata(stage: Stage, outcome: Conversion) -> dict[str, Any]:
         "conversion_s": outcome.seconds,
         "rejected": len(outcome.rejected),
         "folder": dg.MetadataValue.path(str(folder)),
+        "streams": _streams_table(episodes),
         "quality": _quality_table(episodes),
         "source_version": outcome.source_version,
     }
@@ -137,6 +140,17 @@ def picture(path: Path) -> dg.MarkdownMetadataValue:
     """An image inline: a data URI, since the web server does not serve the store."""
     kind = "jpeg" if path.suffix == ".jpg" else "png"
     return dg.MetadataValue.md(f"![{path.stem}](data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()})")
+
+
+def _streams_table(episodes: Sequence[Episode]) -> dg.TableMetadataValue:
+    columns = ["episode", "stream", "samples", "rate_hz", "skew_p50_ms", "skew_p99_ms", "skew_max_ms", "largest_step_ms", "dropped_fraction"]
+    rows = []
+    for episode in episodes:
+        for stream, seen in episode.meta.measured.items():
+            if "skew_ms" in seen:
+                skew = {f"skew_{name}_ms": value for name, value in seen["skew_ms"].items()}
+                rows.append({"episode": episode.meta.index, "stream": stream, **skew, **{c: seen[c] for c in columns if c in seen}})
+    return table(rows, columns)
 
 
 def _quality_table(episodes: Sequence[Episode]) -> dg.TableMetadataValue:

@@ -18,8 +18,8 @@ attributes:
     format: mcap                        # mcap | hdf5 | zarr
   timeline: {{rate_hz: 20, numbers: linear, max_skew_ms: 50, max_gap_ms: 200}}
   state:                                # order here is order in the vector
-    - {{source: /joint_states.position[0:6], names: [j1, j2, j3, j4, j5, j6], unit: rad}}
-    - {{source: /joint_states.position[6:7], names: [gripper], unit: m, kind: gripper}}
+    - {{source: "/joint_states.position[0:6]", names: [j1, j2, j3, j4, j5, j6], unit: rad}}
+    - {{source: "/joint_states.position[6:7]", names: [gripper], unit: m, kind: gripper}}
   action: {{from: next_state}}            # or a list like `state`, reading the leader arm's topics
   cameras:
     cam_high: {{source: /camera/color/image_raw/compressed, role: base}}
