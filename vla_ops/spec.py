@@ -314,9 +314,11 @@ class ReconvertSpec(Strict):
     @field_validator("timezone")
     @classmethod
     def _exists(cls, timezone: str) -> str:
-        from zoneinfo import available_timezones
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-        if timezone not in available_timezones():
+        try:
+            ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
             near = difflib.get_close_matches(timezone, sorted(available_timezones()), n=1)
-            raise ValueError(f"timezone {timezone!r} does not exist" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise ValueError(f"timezone {timezone!r} does not exist" + (f"; did you mean {near[0]!r}?" if near else "")) from error
         return timezone

@@ -143,7 +143,8 @@ def picture(path: Path) -> dg.MarkdownMetadataValue:
 
 
 def _streams_table(episodes: Sequence[Episode]) -> dg.TableMetadataValue:
-    columns = ["episode", "stream", "samples", "rate_hz", "skew_p50_ms", "skew_p99_ms", "skew_max_ms", "largest_step_ms", "dropped_fraction"]
+    skews = ["skew_p50_ms", "skew_p99_ms", "skew_max_ms"]
+    columns = ["episode", "stream", "samples", "rate_hz", *skews, "largest_step_ms", "dropped_fraction"]
     rows = []
     for episode in episodes:
         for stream, seen in episode.meta.measured.items():
