@@ -81,7 +81,7 @@ class NormStats:
         """Compute, write and show them."""
         from vla_ops.datasets.lerobot_v3 import current_version
         from vla_ops.norm_stats import compute_norm_stats, write_norm_stats
-        from vla_ops.norm_stats_table import render
+        from vla_ops.norm_stats.table import render
 
         robot, store = _load(self.robot)
         current = current_version(store.root / "lerobot_v3")

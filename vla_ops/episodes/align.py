@@ -16,6 +16,8 @@ from vla_ops.recordings.base import Float64, Int64
 from vla_ops.spec import Kind, Resample, TimelineSpec, Unit
 
 _MS = 1_000_000
+# Recorders round stamps to nano- or microseconds; the last frame must not be lost to that.
+_ROUNDING_NS = 1_000
 _TURN: dict[str, float] = {"rad": 2 * np.pi, "deg": 360.0}
 
 
@@ -89,7 +91,7 @@ def align(streams: Sequence[Clocked], spec: TimelineSpec) -> Alignment:
             continue
         timelines.append(Timeline(frames_ns[start:stop], {name: p.cut(start, stop) for name, p in placements.items()}))
     if not timelines:
-        raise AlignmentError("too short", found=f"{len(frames_ns)} frame(s)", expected=f"at least {spec.min_frames}")
+        raise _too_short(streams, frames_ns, notes, spec)
     return Alignment(timelines, notes)
 
 
@@ -121,7 +123,8 @@ def resample(values: Float64, placement: Placement, *, kind: Kind = "other", uni
     fraction = placement.fraction[:, None]
     if kind.startswith("quaternion"):
         return _slerp(before, after, fraction)
-    step = after - before
+    # On a sample the next one has no say: 0 * NaN is NaN.
+    step = np.where(fraction > 0, after - before, 0.0)
     if unit in _TURN and kind not in ("velocity", "other"):
         turns = np.round(step / _TURN[unit]) * _TURN[unit]
         # Past the middle the value belongs to the later sample's turn: no value between two branches is invented.
@@ -192,10 +195,10 @@ def _timeline(streams: Sequence[Clocked], spec: TimelineSpec) -> Int64:
     if stop < start:
         raise _no_overlap(latest, earliest)
     # Integers: k * 1e9 / rate rounded to a nanosecond, so that no error adds up over a long recording.
-    last = (stop - start) * spec.rate_hz // 1_000_000_000 + 1
+    last = (stop + _ROUNDING_NS - start) * spec.rate_hz // 1_000_000_000 + 1
     k = np.arange(last + 1, dtype=np.int64)
     stamps = start + (2 * k * 1_000_000_000 + spec.rate_hz) // (2 * spec.rate_hz)
-    return stamps[stamps <= stop]
+    return stamps[stamps <= stop + _ROUNDING_NS]
 
 
 def _no_overlap(late: Clocked, early: Clocked) -> AlignmentError:
@@ -222,6 +225,17 @@ def _shifted_clocks(streams: Sequence[Clocked], spec: TimelineSpec) -> list[str]
             shift = f"it begins {begins:.0f} ms and ends {ends:.0f} ms after the others"
             notes.append(f"the clock of {stream.name} may be off by {begins:.0f} ms: {shift}; if so write `{todo}`")
     return notes
+
+
+def _too_short(streams: Sequence[Clocked], frames_ns: Int64, notes: Sequence[str], spec: TimelineSpec) -> AlignmentError:
+    shortest = min(streams, key=_duration_s)
+    return AlignmentError(
+        "the time that all streams share is too short" + (f" ({'; '.join(notes[:3])})" if notes else ""),
+        stream=shortest.name,
+        found=f"{len(frames_ns)} frame(s) at {spec.rate_hz} Hz; this stream, the shortest, lasts {_duration_s(shortest):.3f} s",
+        expected=f"at least min_frames {spec.min_frames}",
+        todo="Does the stream begin late or stop early (`vla-ops inspect`)?",
+    )
 
 
 def _duration_s(stream: Clocked) -> float:

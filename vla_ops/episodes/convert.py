@@ -20,7 +20,7 @@ from vla_ops.episodes.episode import EpisodeSource, Progress, write_episode
 from vla_ops.episodes.pictures import write_pictures
 from vla_ops.episodes.read import read_span
 from vla_ops.episodes.store import RECORDING, Episode, EpisodeMeta, RobotStore
-from vla_ops.errors import AlignmentError, QualityError, StoreError, VlaOpsError
+from vla_ops.errors import AlignmentError, StoreError, VlaOpsError
 from vla_ops.files import replacing
 from vla_ops.recordings import open_recording
 from vla_ops.recordings.base import Recording, Span
@@ -84,14 +84,23 @@ def convert_recording(job: ConversionJob, progress: Progress | None = None) -> C
             (work / RECORDING).write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
     except StoreError:
         raise
+    except _NothingUsableError as none:
+        result = replace(result, quarantined=none.reason, rejected=none.rejected, notes=none.notes)
     except VlaOpsError as error:
-        result = replace(result, quarantined=str(error.at(file=job.recording)))
+        result = replace(result, quarantined=_said(error, job))
     except Exception as error:  # A damaged file can break a library in ways nobody listed; it must not stop the others.
         said = traceback.format_exception_only(error)[-1].strip()
         reason = f"unexpected {said} [file {job.recording}]. Probably a defect here: report it with the traceback in the quarantine file."
         result = replace(result, quarantined=reason, traceback=traceback.format_exc())
     remember(store, result)
     return result
+
+
+def _said(error: VlaOpsError, job: ConversionJob) -> str:
+    """The error's message, with the recording by its id: a reader knows it by its path, which may be that of a copy."""
+    if error.where.get("file") == job.path:
+        del error.where["file"]
+    return str(error.at(file=job.recording))
 
 
 def remember(store: RobotStore, result: Conversion) -> None:
@@ -102,6 +111,17 @@ def remember(store: RobotStore, result: Conversion) -> None:
         store.quarantine_file(result.recording).unlink(missing_ok=True)
         return
     store.write_quarantine(result.recording, asdict(result))
+
+
+class _NothingUsableError(Exception):
+    """Every episode was rejected; raised so that the work folder is not kept. The rejections name the file already."""
+
+    def __init__(self, rejected: list[Rejected], notes: list[str]) -> None:
+        self.rejected, self.notes = rejected, notes
+        reasons = "; ".join(r.reason for r in rejected[:3])
+        more = f"; and {len(rejected) - 3} more" if len(rejected) > 3 else ""
+        self.reason = reasons if len(rejected) == 1 else f"none of {len(rejected)} episodes is usable: {reasons}{more}"
+        super().__init__(self.reason)
 
 
 class _RecordingConversion:
@@ -126,13 +146,9 @@ class _RecordingConversion:
                     self._span(recording, span)
 
     def outcome(self, result: Conversion) -> Conversion:
-        """What became of the recording. Raise QualityError if nothing of it is left."""
+        """What became of the recording. Raise _NothingUsableError if nothing of it is left."""
         if not self.kept:
-            reasons = "; ".join(r.reason for r in self.rejected[:3])
-            more = f"; and {len(self.rejected) - 3} more" if len(self.rejected) > 3 else ""
-            raise QualityError(
-                reasons + more if len(self.rejected) == 1 else f"none of {len(self.rejected)} episodes is usable: {reasons}{more}"
-            )
+            raise _NothingUsableError(self.rejected, self.notes)
         return replace(
             result,
             episodes=[meta.index for meta in self.kept],
@@ -167,7 +183,7 @@ class _RecordingConversion:
             raise
         except VlaOpsError as error:
             shutil.rmtree(self.work / str(self.count), ignore_errors=True)
-            self.rejected.append(Rejected(self.count, span.name, str(error.at(file=self.job.recording, episode=span.name))))
+            self.rejected.append(Rejected(self.count, span.name, _said(error.at(episode=span.name), self.job)))
             self.count += 1
 
     def _refuse_clock_jumps(self, spans: list[Span]) -> None:

@@ -51,10 +51,11 @@ class _Vectors:
 
 
 def write_episode(folder: Path, source: EpisodeSource, spec: RobotSpec, *, progress: Progress | None = None) -> EpisodeMeta:
-    """Write the episode to `folder`. Raise QualityError, before any image is touched where possible, if a check quarantines it."""
+    """Write the episode to `folder`. What cannot be used raises, before any image is touched where possible."""
     vectors = _vectors(source, spec)
     report = _judge_numbers(source, vectors, spec)
     report.refuse()
+    task = task_text(spec.task, source.span, source.recording)
     folder.mkdir()
     videos = _write_videos(folder, source, vectors.frames, spec, progress)
     for camera, video in videos.items():
@@ -63,7 +64,7 @@ def write_episode(folder: Path, source: EpisodeSource, spec: RobotSpec, *, progr
     report.refuse()
     skews = {name: p.skew_ns[: vectors.frames] for name, p in source.timeline.placements.items()}
     _write_frames(folder / FRAMES, vectors, skews, spec.timeline.rate_hz)
-    meta = _meta(source, spec, vectors, videos=videos, report=report)
+    meta = _meta(source, spec, vectors, task=task, videos=videos, report=report)
     (folder / EPISODE).write_text(json.dumps(meta.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
     return meta
 
@@ -75,7 +76,9 @@ def _vectors(source: EpisodeSource, spec: RobotSpec) -> _Vectors:
     frames = len(state) - spec.action.steps
     if frames < spec.timeline.min_frames:
         raise AlignmentError(
-            "too short", found=f"{len(state)} frames", expected=f"{spec.timeline.min_frames} and {spec.action.steps} for next_state"
+            "the episode is too short",
+            found=f"{len(state)} frame(s)",
+            expected=f"at least min_frames {spec.timeline.min_frames} and {spec.action.steps} more for next_state",
         )
     return _Vectors(state[:frames], state[spec.action.steps :])
 
@@ -122,6 +125,7 @@ def _meta(
     spec: RobotSpec,
     vectors: _Vectors,
     *,
+    task: str,
     videos: Mapping[str, WrittenVideo],
     report: QualityReport,
 ) -> EpisodeMeta:
@@ -131,7 +135,7 @@ def _meta(
         recording=source.recording,
         index=source.index,
         name=source.span.name,
-        task=task_text(spec.task, source.span, source.recording),
+        task=task,
         length=vectors.frames,
         rate_hz=spec.timeline.rate_hz,
         state_names=[d.name for d in spec.state_dims],

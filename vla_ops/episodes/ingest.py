@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from vla_ops.episodes.convert import Conversion
-from vla_ops.episodes.plan import Plan, forget, make_plan, sweep_store
+from vla_ops.episodes.plan import REFUSED, Plan, forget, make_plan, sweep_store
 from vla_ops.episodes.pool import Event, Lost, convert_many
 from vla_ops.episodes.progress import Meter
 from vla_ops.episodes.store import RobotStore
+from vla_ops.errors import RecordingError
 from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot_file import Robot
 
@@ -60,18 +62,64 @@ def ingest(
     for left in sweep_store(store):
         say(f"removed what a killed run left: {left.name}")
     plan = make_plan(robot, store, again=only or ())
+    _refuse_to_forget_all(robot, store, plan)
     forget(store, plan.removed)
     todo = [item for item in plan.todo if only is None or item[0].id in only]
     say(_opening(robot, plan, len(todo)))
+    for line in _left_alone(robot, plan, only):
+        say(line)
     files = [file for file, _ in todo]
     watch = watch or (lambda files, events: Meter(files, say).watch(events))
     outcomes: list[Conversion | Lost] = []
-    for outcome in watch(files, convert_many(todo, spec=robot.spec, store=store.root, workers=workers)):
-        say(_line(outcome))
-        outcomes.append(outcome)
-        if each is not None:
-            each(outcome)
+    with _swept(store, outcomes), closing(convert_many(todo, spec=robot.spec, store=store.root, workers=workers)) as events:
+        for outcome in watch(files, events):
+            say(_line(outcome))
+            outcomes.append(outcome)
+            if each is not None:
+                each(outcome)
     return Ingested(plan, outcomes)
+
+
+@contextmanager
+def _swept(store: RobotStore, outcomes: Sequence[Conversion | Lost]) -> Iterator[None]:
+    """Remove what workers left that were killed, by someone else or because this run fails; the store may be full of it."""
+    try:
+        yield
+    except BaseException:
+        sweep_store(store)
+        raise
+    if any(isinstance(outcome, Lost) for outcome in outcomes):
+        sweep_store(store)
+
+
+def _refuse_to_forget_all(robot: Robot, store: RobotStore, plan: Plan) -> None:
+    """Raise RecordingError where every recording is gone: far more often a disk that is not mounted than a wish."""
+    if plan.removed and not plan.found:
+        raise RecordingError(
+            "none of the recordings is there any more",
+            file=f"{robot.recordings_uri}/{robot.spec.recordings.pattern}",
+            found="no recording",
+            expected=f"{len(plan.removed)} that the store has episodes of",
+            todo=f"Is the disk mounted, and recordings.pattern right? If they are meant to be gone, delete {store.root}.",
+        )
+
+
+def _left_alone(robot: Robot, plan: Plan, only: Collection[str] | None) -> Iterator[str]:
+    """Say by name what is not converted although it is there, or was asked for."""
+    states = {found.file.id: found.state for found in plan.found}
+    unsettled = [key for key, state in states.items() if state == "unsettled" and (only is None or key in only)]
+    if unsettled:
+        settle_s = robot.spec.recordings.settle_s
+        yield f"left alone, changed less than settle_s {settle_s:g} s ago and perhaps still being written: {_some(unsettled)}"
+    refused = [f"{key} ({state})" for key, state in states.items() if state in REFUSED and (only is None or key in only)]
+    if refused:
+        yield f"in quarantine without being converted: {_some(refused)}"
+    if unknown := [key for key in only or () if key not in states]:
+        yield f"not there any more: {_some(unknown)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _opening(robot: Robot, plan: Plan, todo: int) -> str:

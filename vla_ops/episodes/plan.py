@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vla_ops.episodes.convert import Conversion, remember
 from vla_ops.episodes.store import Episode, RobotStore
+from vla_ops.errors import RecordingError
 from vla_ops.files import sweep
-from vla_ops.recordings.discover import ContentVersions, RecordingFile, list_recordings
+from vla_ops.recordings.discover import ContentVersions, RecordingFile, list_recordings, same_names
 from vla_ops.robot_file import Robot
 
-type State = Literal["new", "changed", "converted", "quarantined", "unsettled", "duplicate"]
+type State = Literal["new", "changed", "converted", "quarantined", "unsettled", "duplicate", "same id", "unreadable"]
+# Put in quarantine by the plan itself: their bytes need not be opened to know that they cannot be used.
+REFUSED = ("duplicate", "same id", "unreadable")
 
 
 @dataclass(frozen=True)
 class Found:
-    """One recording as it is now. `version` is its content; empty while it is unsettled."""
+    """One recording as it is now. `version` is its content; empty while it is unsettled or cannot be read."""
 
     file: RecordingFile
     version: str
@@ -45,13 +48,29 @@ class Plan:
         return {state: states.count(state) for state in dict.fromkeys(states)} | ({"removed": len(self.removed)} if self.removed else {})
 
 
-def observe(robot: Robot, store: RobotStore, *, now_s: float | None = None) -> list[tuple[RecordingFile, str]]:
-    """List the recordings with their content versions; an unsettled one has an empty version and is not read."""
+@dataclass(frozen=True)
+class _Observed:
+    """A recording in the listing, its content version, and why it has none."""
+
+    file: RecordingFile
+    version: str = ""
+    unreadable: str | None = None
+
+
+def observe(robot: Robot, store: RobotStore) -> list[tuple[RecordingFile, str]]:
+    """List the recordings with their content versions; one that is unsettled or cannot be read has an empty version."""
+    return [(seen.file, seen.version) for seen in _observe(robot, store)]
+
+
+def _observe(robot: Robot, store: RobotStore) -> list[_Observed]:
     files = list_recordings(robot.recordings_uri, robot.spec.recordings.pattern)
-    versions = ContentVersions.load(store.root / "recordings.json")
-    now_s = time.time() if now_s is None else now_s
-    settle_s = robot.spec.recordings.settle_s
-    observed = [(file, versions.of(file) if file.is_settled(settle_s, now_s) else "") for file in files]
+    versions, now_s = ContentVersions.load(store.root / "recordings.json"), time.time()
+    observed = []
+    for file in files:
+        try:
+            observed.append(_Observed(file, versions.of(file) if file.is_settled(robot.spec.recordings.settle_s, now_s) else ""))
+        except RecordingError as error:
+            observed.append(_Observed(file, unreadable=str(error)))
     versions.save(file.id for file in files)
     return observed
 
@@ -59,17 +78,50 @@ def observe(robot: Robot, store: RobotStore, *, now_s: float | None = None) -> l
 def make_plan(robot: Robot, store: RobotStore, *, again: Collection[str] = ()) -> Plan:
     """Compare what is there with what is stored. Recordings in `again` are converted whatever the store says."""
     fingerprint = robot.spec.conversion_fingerprint
-    first_with: dict[str, str] = {}
+    observed = _observe(robot, store)
+    refused = _refused(observed, robot)
     found: list[Found] = []
-    for file, version in observe(robot, store):
-        twin = first_with.setdefault(version, file.id) if version else file.id
-        if twin != file.id and robot.spec.recordings.duplicates == "quarantine":
-            _quarantine_twin(store, Conversion(file.id, version, fingerprint), twin)
-            found.append(Found(file, version, "duplicate"))
+    for seen in observed:
+        key = seen.file.id
+        if key in refused:
+            _refuse(store, key, seen.version, refused[key].reason)
+            found.append(Found(seen.file, seen.version, refused[key].state))
         else:
-            found.append(Found(file, version, _state(store, file.id, version, fingerprint, again)))
+            found.append(Found(seen.file, seen.version, _state(store, key, seen.version, fingerprint, again)))
     present = {f.file.id for f in found}
     return Plan(found, [key for key in stored_ids(store) if key not in present])
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    state: State
+    reason: str
+
+
+def _refused(observed: Sequence[_Observed], robot: Robot) -> dict[str, _Refusal]:
+    """Recordings that cannot be used as the listing alone tells, by id."""
+    refused: dict[str, _Refusal] = {}
+    same_name, first_with = same_names(seen.file for seen in observed), dict[str, str]()
+    for seen in observed:
+        key = seen.file.id
+        if seen.unreadable is not None:
+            refused[key] = _Refusal("unreadable", seen.unreadable)
+        elif key in same_name:
+            said = f"two recordings with the same id [file {key}]; found {same_name[key]}, which differs only in case or Unicode form"
+            refused[key] = _Refusal("same id", f"{said}. Rename one of them.")
+        elif seen.version and robot.spec.recordings.duplicates == "quarantine":
+            twin = first_with.setdefault(seen.version, key)
+            if twin != key:
+                said = f"the recording has the same bytes as {twin} [file {key}]"
+                refused[key] = _Refusal("duplicate", f"{said}. Delete one, or write `recordings: {{duplicates: keep}}`.")
+    return refused
+
+
+def _refuse(store: RobotStore, key: str, version: str, reason: str) -> None:
+    known = store.read_quarantine(key)
+    if known is None or known["quarantined"] != reason:
+        # Without a fingerprint, so that it counts as changed once the reason is gone: its twin deleted, its name changed.
+        remember(store, Conversion(key, version, "", quarantined=reason))
 
 
 def _state(store: RobotStore, key: str, version: str, fingerprint: str, again: Collection[str]) -> State:
@@ -87,13 +139,6 @@ def _state(store: RobotStore, key: str, version: str, fingerprint: str, again: C
     return "converted" if record is not None else "quarantined"
 
 
-def _quarantine_twin(store: RobotStore, twin: Conversion, of: str) -> None:
-    known = store.read_quarantine(twin.recording)
-    reason = f"the recording has the same bytes as {of} [file {twin.recording}]. Delete one, or write `recordings: {{duplicates: keep}}`."
-    if known is None or known["quarantined"] != reason:
-        remember(store, Conversion(twin.recording, twin.source_version, twin.spec_fingerprint, quarantined=reason))
-
-
 def stored_ids(store: RobotStore) -> list[str]:
     """Ids of all recordings the store holds episodes or quarantine entries of."""
     ids = {p.parent.relative_to(store.episodes).as_posix() for p in store.episodes.rglob("recording.json")}
@@ -106,6 +151,15 @@ def forget(store: RobotStore, ids: Collection[str]) -> None:
     for key in ids:
         shutil.rmtree(store.recording_folder(key), ignore_errors=True)
         store.quarantine_file(key).unlink(missing_ok=True)
+        for top, last in ((store.episodes, store.recording_folder(key)), (store.quarantine, store.quarantine_file(key))):
+            _remove_empty(top, last.parent)
+
+
+def _remove_empty(top: Path, folder: Path) -> None:
+    """Remove `folder` and those above it, below `top`, as far as they are empty."""
+    while folder != top and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def sweep_store(store: RobotStore) -> list[Path]:
@@ -129,5 +183,6 @@ def quarantine_reasons(store: RobotStore) -> list[dict[str, Any]]:
     for entry in store.quarantined():
         if entry.get("quarantined"):
             rows.append({"recording": entry["recording"], "episode": "all", "reason": entry["quarantined"]})
+            continue
         rows += [{"recording": entry["recording"], "episode": r["name"], "reason": r["reason"]} for r in entry.get("rejected", [])]
     return rows

@@ -8,7 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,10 @@ def default_workers() -> int:
 
 def convert_many(
     files: Sequence[tuple[RecordingFile, str]], *, spec: RobotSpec, store: Path, workers: int | None = None
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Convert each (file, content version); yield progress, and one Conversion or Lost for every file.
 
-    Raise StoreError when the store is full or cannot be written; what is done by then stays.
+    Raise StoreError when the store is full or cannot be written; what is done by then stays. Closing it ends the workers.
     """
     todo: queue.SimpleQueue[tuple[RecordingFile, str]] = queue.SimpleQueue()
     for item in files:
@@ -109,6 +109,8 @@ class _Driver(threading.Thread):
                     pipe.close()
 
     def _convert(self, file: RecordingFile, version: str) -> None:
+        if self.stopping:
+            return
         process = self.process = self.process or _start_worker()
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("a worker was started without pipes")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vla_ops.episodes.align import runs
 from vla_ops.episodes.store import Finding
@@ -15,7 +16,11 @@ from vla_ops.recordings.base import Float64, Int64
 from vla_ops.robot import Dimension
 from vla_ops.spec import QualitySpec, Threshold
 
+type Bool = npt.NDArray[np.bool_]
+
 _MS = 1_000_000
+# Kinds that a body cannot change at once. Commands and derivatives of other kinds may step as they please.
+_CONTINUOUS = ("joint", "position", "rotation")
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,13 @@ class QualityReport:
         """Raise QualityError if a finding's level is `quarantine`."""
         fatal = [f for f in self.findings if f.level == "quarantine"]
         if fatal:
-            todo = f"If this is fine for this robot, write `quality: {{{fatal[0].check}: {{level: warn, limit: {fatal[0].limit:g}}}}}`."
-            raise QualityError("; ".join(f.message for f in fatal), todo=todo)
+            raise QualityError("; ".join(f.message for f in fatal), todo=_todo(fatal[0]))
+
+
+def _todo(finding: Finding) -> str:
+    if finding.check == "nonfinite_values":
+        return "Repair the recording or leave it out: one NaN in a dataset makes every loss NaN."
+    return f"If this is fine for this robot, write `quality: {{{finding.check}: {{level: warn, limit: {finding.limit:g}}}}}`."
 
 
 def judge(check: str, where: str, value: float, threshold: Threshold, message: str) -> list[Finding]:
@@ -56,7 +66,7 @@ def judge(check: str, where: str, value: float, threshold: Threshold, message: s
 
 def judge_vector(vector: str, values: Float64, dims: Sequence[Dimension], *, rate_hz: int, spec: QualitySpec) -> dict[str, Judged]:
     """Judge each dimension of state or action `values` [frames, d], by `state j1`, `action gripper`, ..."""
-    moves = bool((np.ptp(values, axis=0) > 0).any())
+    moves = (values[1:] != values[:-1]).any(axis=1)
     judged = {}
     for column, dim in zip(values.T, dims, strict=True):
         where = f"{vector} {dim.name}"
@@ -66,24 +76,32 @@ def judge_vector(vector: str, values: Float64, dims: Sequence[Dimension], *, rat
         if findings or bad.all():
             judged[where] = Judged({"nonfinite": int(bad.sum())}, findings)
         else:
-            judged[where] = _judge_dimension(where, column[~bad], dim, rate_hz=rate_hz, spec=spec, may_freeze=moves and vector == "state")
+            judged[where] = _judge_dimension(where, column[~bad], dim, spec)
+            if vector == "state" and dim.kind != "gripper":
+                judged[where] = _judge_frozen(where, judged[where], _still_s(column, moves, rate_hz), spec)
     return judged
 
 
-def _judge_dimension(where: str, values: Float64, dim: Dimension, *, rate_hz: int, spec: QualitySpec, may_freeze: bool) -> Judged:
+def _judge_dimension(where: str, values: Float64, dim: Dimension, spec: QualitySpec) -> Judged:
     low, high = float(values.min()), float(values.max())
     jump, at = _largest_jump(values)
-    still_s = _longest_run(np.diff(values) == 0) / rate_hz
     findings = _judge_limits(where, values, dim, spec)
     if dim.kind == "gripper":
         findings += _judge_gripper(where, low, high, dim, spec)
-    elif jump:
+    elif dim.kind in _CONTINUOUS and jump:
         text = f"jumps by {jump:.0f} times its usual step at frame {at} ({values[at]:.4g} to {values[at + 1]:.4g} {dim.unit})"
         findings += judge("jump_sigma", where, jump, spec.jump_sigma, text)
-    if may_freeze and dim.kind != "gripper":
-        text = f"does not change for {still_s:.1f} s while others move"
-        findings += judge("frozen_joint_s", where, still_s, spec.frozen_joint_s, text)
-    return Judged({"min": low, "max": high, "jump_sigma": round(jump, 2), "still_s": round(still_s, 3)}, findings)
+    return Judged({"min": low, "max": high, "jump_sigma": round(jump, 2)}, findings)
+
+
+def _judge_frozen(where: str, judged: Judged, still_s: float, spec: QualitySpec) -> Judged:
+    findings = judge("frozen_joint_s", where, still_s, spec.frozen_joint_s, f"does not change for {still_s:.1f} s while others move")
+    return Judged(judged.measured | {"still_s": round(still_s, 3)}, judged.findings + findings)
+
+
+def _still_s(values: Float64, moves: Bool, rate_hz: int) -> float:
+    """Longest time in which `values` [frames] do not change, counting only the steps [frames - 1] in which another dimension does."""
+    return max((int(moves[start:stop].sum()) for start, stop in runs(values[1:] == values[:-1])), default=0) / rate_hz
 
 
 def judge_stream(name: str, stamps_ns: Int64, skew_ns: Int64, spec: QualitySpec) -> Judged:
@@ -147,7 +165,3 @@ def _largest_jump(values: Float64) -> tuple[float, int]:
     usual = max(float(np.percentile(steps, 90)), 1e-3 * float(np.ptp(values)))
     at = int(np.argmax(steps))
     return (float(steps[at]) / usual if usual > 0 else 0.0), at
-
-
-def _longest_run(mask: np.ndarray) -> int:
-    return max((stop - start for start, stop in runs(mask)), default=0)

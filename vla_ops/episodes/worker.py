@@ -1,7 +1,7 @@
 """A conversion worker: one job a line of JSON on stdin, events as lines of JSON on stdout. Started by `vla_ops.episodes.pool`.
 
 A separate program, not a fork: a worker that crashes or is killed costs its recording alone, and nothing of the parent
-(Dagster, a notebook, open sockets, threads) is copied into it. At the end of stdin it exits, so it does not outlive its parent.
+(Dagster, a notebook, open sockets, threads) is copied into it. It ends with its parent, in the middle of a recording too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,15 +21,24 @@ from vla_ops.recordings.discover import RecordingFile, local_copy
 from vla_ops.robot import RobotSpec
 
 _REPORT_EVERY_S = 0.5
+_LOOK_AFTER_PARENT_EVERY_S = 0.5
 
 
 def main() -> None:
-    """Serve jobs until stdin ends."""
+    """Serve jobs until stdin ends or the parent is gone."""
+    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
     # Libraries print to file descriptor 1 when they please; the events get a private copy of it.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
         _serve(json.loads(line), events)
+
+
+def _leave_with_parent(parent: int) -> None:
+    """End this process when its parent has died, in the middle of a recording: what it would write nobody waits for."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_AFTER_PARENT_EVERY_S)
+    os._exit(1)
 
 
 def _serve(job: dict[str, Any], events: TextIO) -> None:

@@ -10,7 +10,7 @@ from vla_ops.errors import DatasetError
 from vla_ops.lineage.episodes import table
 from vla_ops.lineage.names import CODE_VERSION, Stage
 from vla_ops.norm_stats import NormStats, compute_norm_stats, narrow_dimensions, write_norm_stats
-from vla_ops.norm_stats_table import COLUMNS, stats_rows
+from vla_ops.norm_stats.table import COLUMNS, stats_rows
 
 COUNT = "count_is_frames_times_horizon"
 NARROW = "every_dimension_can_be_divided_by"

@@ -12,10 +12,10 @@ import posixpath
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vla_ops.errors import RecordingError
@@ -46,7 +46,10 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def list_recordings(root: str, pattern: str) -> list[RecordingFile]:
-    """List the recordings below `root` in natural order. Raise RecordingError if the root cannot be listed or two ids are one name."""
+    """List the recordings below `root` in natural order.
+
+    Raise RecordingError if the root cannot be listed, or if the pattern matches a recording and something inside it.
+    """
     import fsspec
 
     try:
@@ -58,7 +61,7 @@ def list_recordings(root: str, pattern: str) -> list[RecordingFile]:
         raise RecordingError(f"cannot list the recordings: {error}", file=root, todo="Check recordings.uri and credentials.") from error
     files = [_entry(fs, path, name, info) for name, info in found.items() if not is_work_in_progress(Path(name))]
     files.sort(key=lambda f: natural_key(f.id))
-    _check_ids(files)
+    _check_nesting(files)
     return files
 
 
@@ -88,19 +91,24 @@ def _modified_s(info: dict[str, Any]) -> float:
     return value.timestamp() if hasattr(value, "timestamp") else float(value or 0)
 
 
-def _check_ids(files: Iterable[RecordingFile]) -> None:
-    seen: dict[str, str] = {}
+def _check_nesting(files: Sequence[RecordingFile]) -> None:
+    ids = {file.id for file in files}
     for file in files:
-        # Ids are folder names in the store, and stores can be case-insensitive or normalise Unicode.
-        name = unicodedata.normalize("NFC", file.id).casefold()
-        if name in seen:
-            raise RecordingError("two recordings with the same id", found=f"{seen[name]} and {file.id}", todo="Rename one of them.")
-        seen[name] = file.id
-    ids = set(seen)
-    for name in ids:
-        for parent in Path(name).parents:
-            if str(parent) in ids:
-                raise RecordingError(f"recording {seen[name]} lies inside recording {seen[str(parent)]}", todo="Narrow recordings.pattern.")
+        outer = next((str(parent) for parent in PurePosixPath(file.id).parents if str(parent) in ids), None)
+        if outer is not None:
+            raise RecordingError(
+                "recordings.pattern matches a recording and something inside it",
+                file=outer,
+                found=file.id,
+                todo="Narrow recordings.pattern so that it matches each recording once.",
+            )
+
+
+def same_names(files: Iterable[RecordingFile]) -> dict[str, str]:
+    """Id -> the earlier id that is the same name to a store that ignores case or normalises Unicode; ids are folder names there."""
+    first: dict[str, str] = {}
+    earlier = {file.id: first.setdefault(unicodedata.normalize("NFC", file.id).casefold(), file.id) for file in files}
+    return {key: twin for key, twin in earlier.items() if twin != key}
 
 
 @dataclass
@@ -115,7 +123,7 @@ class ContentVersions:
         """Read what is remembered at `path`; a missing or unreadable file is an empty memory, since all of it can be made again."""
         try:
             return cls(path, json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return cls(path, {})
 
     def of(self, file: RecordingFile) -> str:

@@ -1,162 +1,222 @@
-"""FlatBuffer messages read by the binary schema (.bfbs) that the recording carries; no generated code.
+"""Read FlatBuffers messages by the reflection schema (.bfbs) that recorders store beside them, without generated code.
 
-The layout of a .bfbs is itself a FlatBuffer: https://github.com/google/flatbuffers/blob/master/reflection/reflection.fbs
-A decoded table is a dict of its fields; vectors of scalars are numpy arrays, vectors of bytes are bytes.
+Nothing is copied until it is asked for: a table looks a field up by name and follows its offset.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+from flatbuffers.table import Table
 
-# reflection.BaseType -> numpy dtype of scalars.
-_SCALARS: dict[int, str] = {
-    2: "<b1", 3: "<i1", 4: "<u1", 5: "<i2", 6: "<u2", 7: "<i4", 8: "<u4", 9: "<i8", 10: "<u8", 11: "<f4", 12: "<f8", 1: "<u1",
-}  # fmt: skip
-_STRING, _VECTOR, _OBJ, _UNION = 13, 14, 15, 16
-_BYTES = (3, 4)
+from vla_ops.errors import RecordingFormatError, UnknownEncodingError
+
+_IDENTIFIER = b"BFBS"
+# BaseType of reflection.fbs, in its order.
+_BOOL, _UBYTE, _FLOAT, _STRING, _VECTOR, _OBJECT, _ARRAY = 2, 4, 11, 13, 14, 15, 17
+_SCALARS = {1: "u1", 2: "u1", 3: "i1", 4: "u1", 5: "<i2", 6: "<u2", 7: "<i4", 8: "<u4", 9: "<i8", 10: "<u8", 11: "<f4", 12: "<f8"}
+# Errors of following an offset that leads out of the buffer.
+BROKEN_OFFSETS = (struct.error, IndexError, TypeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
-class _Field:
+class Field:
+    """One field of a table (`slot`: its place in the vtable) or of a struct (`slot`: its offset)."""
+
     name: str
-    base: int
+    slot: int
+    base_type: int
     element: int
-    # Index of the object type, for tables, structs and vectors of them.
     index: int
-    # Offset in the vtable for tables, in the struct itself for structs.
-    offset: int
+    fixed_length: int
+    default_integer: int
+    default_real: float
+
+    @property
+    def element_dtype(self) -> str:
+        """NumPy's name for the elements of a vector of numbers; empty for other fields."""
+        return _SCALARS.get(self.element, "") if self.base_type == _VECTOR else ""
 
 
 @dataclass(frozen=True)
-class _Object:
+class ObjectType:
+    """A table or struct of the schema, its fields by name in the order of their slots."""
+
     name: str
-    fields: tuple[_Field, ...]
     is_struct: bool
     size: int
+    fields: Mapping[str, Field]
 
 
-class FlatBufferSchema:
-    """The object types of a .bfbs and its root table."""
+@dataclass(frozen=True)
+class FlatSchema:
+    """The types of a .bfbs, and the one that messages begin with."""
 
-    def __init__(self, bfbs: bytes) -> None:
-        self._data = bfbs
-        root = _u32(bfbs, 0)
-        objects = _table_field(bfbs, root, 4)
-        if objects is None:
-            raise ValueError("the schema has no object types")
-        self._objects = [self._object(position) for position in _vector_of_tables(bfbs, objects)]
-        table = _table_field(bfbs, root, 12)
-        if table is None:
-            raise ValueError("the schema names no root table")
-        name = self._text(_indirect(bfbs, table), 4)
-        self._root = next(o for o in self._objects if o.name == name)
+    objects: tuple[ObjectType, ...]
+    root: ObjectType
 
-    def decode(self, data: bytes) -> dict[str, Any]:
-        """Decode one message. Raise struct.error, ValueError or IndexError if its bytes do not fit the schema."""
-        return self._table(data, _u32(data, 0), self._root)
+    def read(self, data: bytes) -> FlatObject:
+        """Open one message. Raise ValueError if it is too short to hold a table."""
+        if len(data) < 8:
+            raise ValueError(f"{len(data)} bytes are too few for a flatbuffer")
+        (position,) = struct.unpack_from("<I", data)
+        return FlatObject(self, self.root, Table(data, position))
 
-    def _object(self, position: int) -> _Object:
-        fields = _table_field(self._data, position, 6)
-        found = [self._field(p) for p in _vector_of_tables(self._data, fields)] if fields is not None else []
-        is_struct = _scalar(self._data, position, 8, "<b1", 0)
-        size = _scalar(self._data, position, 12, "<i4", 0)
-        # Stored by name; offsets give back the order of declaration.
-        ordered = tuple(sorted(found, key=lambda f: f.offset))
-        return _Object(self._text(position, 4), ordered, bool(is_struct), int(size))
 
-    def _field(self, position: int) -> _Field:
-        kind = _table_field(self._data, position, 6)
-        if kind is None:
-            raise ValueError("a field of the schema has no type")
-        type_ = _indirect(self._data, kind)
-        base, element = (int(_scalar(self._data, type_, slot, "<u1", 0)) for slot in (4, 6))
-        index = int(_scalar(self._data, type_, 8, "<i4", -1))
-        return _Field(self._text(position, 4), base, element, index, int(_scalar(self._data, position, 10, "<u2", 0)))
+@dataclass(frozen=True)
+class FlatObject:
+    """A table or struct in a message."""
 
-    def _text(self, position: int, slot: int) -> str:
-        at = _table_field(self._data, position, slot)
-        return "" if at is None else _string(self._data, at)
+    schema: FlatSchema
+    type: ObjectType
+    table: Table = field(repr=False)
 
-    def _table(self, data: bytes, position: int, kind: _Object) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for field in kind.fields:
-            at = _table_field(data, position, field.offset)
-            values[field.name] = _default(field) if at is None else self._value(data, at, field)
-        return values
+    def names(self) -> tuple[str, ...]:
+        """The names of its fields that can be read (no unions)."""
+        return tuple(name for name, spec in self.type.fields.items() if _is_readable(spec))
 
-    def _value(self, data: bytes, at: int, field: _Field) -> Any:
-        if field.base in _SCALARS:
-            return np.frombuffer(data, _SCALARS[field.base], 1, at)[0].item()
-        if field.base == _STRING:
-            return _string(data, at)
-        if field.base == _OBJ:
-            kind = self._objects[field.index]
-            return self._struct(data, at, kind) if kind.is_struct else self._table(data, _indirect(data, at), kind)
-        if field.base == _VECTOR:
-            return self._vector(data, at, field)
+    def get(self, name: str) -> object:
+        """A field's value: a number, text, numbers as an array, bytes for ubyte vectors, an object, a list of objects, or None.
+
+        Raise KeyError if the schema has no such field. What is absent is the default, an empty vector, or None.
+        """
+        spec = self.type.fields[name]
+        try:
+            return _value(self.schema, spec, self.table, self._place(spec))
+        except BROKEN_OFFSETS as error:
+            raise RecordingFormatError(f"a message does not decode: {error}", field=name, found=f"{len(self.table.Bytes)} bytes") from error
+
+    def vector_at(self, name: str) -> tuple[int, int] | None:
+        """Where the numbers of a vector field begin in the buffer and how many there are, or None where there is none."""
+        spec = self.type.fields[name]
+        place = self._place(spec)
+        if spec.base_type != _VECTOR or not place:
+            return None
+        return _vector(self.table, place)
+
+    def layout_at(self, name: str) -> list[tuple[int, int]]:
+        """The (start, stop) in the buffer that decide where the vector `name` lies: equal there, two messages have it in one place."""
+        start, _ = self.vector_at(name) or (0, 0)
+        position = self.table.Pos
+        vtable = position - _number(self.table, position, "<i4")
+        place = self._place(self.type.fields[name])
+        size = _number(self.table, vtable, "<u2")
+        return [(0, 4), (position, position + 4), (vtable, vtable + size), (place, place + 4), (start - 4, start)]
+
+    def _place(self, spec: Field) -> int:
+        if self.type.is_struct:
+            return self.table.Pos + spec.slot
+        offset = self.table.Offset(spec.slot)
+        return self.table.Pos + offset if offset else 0
+
+
+def _is_readable(spec: Field) -> bool:
+    if spec.base_type == _VECTOR:
+        return spec.element in {*_SCALARS, _STRING, _OBJECT}
+    return spec.base_type in {*_SCALARS, _STRING, _OBJECT} or (spec.base_type == _ARRAY and spec.element in _SCALARS)
+
+
+def _value(schema: FlatSchema, spec: Field, table: Table, place: int) -> object:
+    kind = spec.base_type
+    if kind in _SCALARS:
+        default = spec.default_real if kind >= _FLOAT else spec.default_integer
+        value = _number(table, place, _SCALARS[kind]) if place else default
+        return bool(value) if kind == _BOOL else value
+    if kind == _VECTOR:
+        return _elements(schema, spec, table, place)
+    if not place:
         return None
-
-    def _struct(self, data: bytes, at: int, kind: _Object) -> dict[str, Any]:
-        return {field.name: self._value(data, at + field.offset, field) for field in kind.fields}
-
-    def _vector(self, data: bytes, at: int, field: _Field) -> Any:
-        start = _indirect(data, at)
-        count = _u32(data, start)
-        if field.element in _BYTES:
-            return data[start + 4 : start + 4 + count]
-        if field.element in _SCALARS:
-            return np.frombuffer(data, _SCALARS[field.element], count, start + 4)
-        if field.element == _STRING:
-            return [_string(data, start + 4 + 4 * k) for k in range(count)]
-        kind = self._objects[field.index]
-        if kind.is_struct:
-            return [self._struct(data, start + 4 + kind.size * k, kind) for k in range(count)]
-        return [self._table(data, _indirect(data, start + 4 + 4 * k), kind) for k in range(count)]
+    if kind == _STRING:
+        return table.String(place).decode("utf-8", "replace")
+    if kind == _OBJECT:
+        inner = schema.objects[spec.index]
+        return FlatObject(schema, inner, Table(table.Bytes, place if inner.is_struct else table.Indirect(place)))
+    if kind == _ARRAY and spec.element in _SCALARS:
+        return np.frombuffer(table.Bytes, _SCALARS[spec.element], spec.fixed_length, place)
+    raise UnknownEncodingError("a FlatBuffers field of a kind that is not read here", field=spec.name, found=f"base type {kind}")
 
 
-def decoder(bfbs: bytes) -> Callable[[bytes], dict[str, Any]]:
-    """A function that decodes messages of the schema."""
-    return FlatBufferSchema(bfbs).decode
+def _elements(schema: FlatSchema, spec: Field, table: Table, place: int) -> object:
+    start, count = _vector(table, place) if place else (0, 0)
+    if spec.element in _SCALARS:
+        dtype = np.dtype(_SCALARS[spec.element])
+        if spec.element == _UBYTE:
+            return bytes(memoryview(table.Bytes)[start : start + count])
+        return np.frombuffer(table.Bytes, dtype, count, start) if count else np.empty(0, dtype)
+    if spec.element == _STRING:
+        return [table.String(start + 4 * k).decode("utf-8", "replace") for k in range(count)]
+    if spec.element == _OBJECT:
+        inner = schema.objects[spec.index]
+        places = (start + inner.size * k if inner.is_struct else table.Indirect(start + 4 * k) for k in range(count))
+        return [FlatObject(schema, inner, Table(table.Bytes, p)) for p in places]
+    raise UnknownEncodingError("a FlatBuffers vector of a kind that is not read here", field=spec.name, found=f"base type {spec.element}")
 
 
-def _default(field: _Field) -> Any:
-    if field.base == _VECTOR:
-        return b"" if field.element in _BYTES else np.zeros(0) if field.element in _SCALARS else []
-    return "" if field.base == _STRING else 0 if field.base in _SCALARS else None
+def _vector(table: Table, place: int) -> tuple[int, int]:
+    """First element and length of the vector whose offset is at `place`."""
+    start = table.Indirect(place)
+    return start + 4, _number(table, start, "<u4")
 
 
-def _u32(data: bytes, at: int) -> int:
-    return struct.unpack_from("<I", data, at)[0]
+def _number(table: Table, at: int, dtype: str) -> int:
+    return np.frombuffer(table.Bytes, dtype, 1, at)[0].item()
 
 
-def _indirect(data: bytes, at: int) -> int:
-    return at + _u32(data, at)
+def read_schema(data: bytes, name: str = "") -> FlatSchema:
+    """Read a .bfbs. Messages begin with the table `name` if it is in there, else with its root table.
+
+    Raise RecordingFormatError if it is none.
+    """
+    if data[4:8] != _IDENTIFIER:
+        raise RecordingFormatError("the schema is not a binary FlatBuffers schema (.bfbs)", schema=name, found=f"bytes {data[:8].hex(' ')}")
+    try:
+        schema = Table(data, struct.unpack_from("<I", data)[0])
+        objects = tuple(_object(table) for table in _tables(schema, 4))
+        root = schema.Offset(10 + 2)
+        root_name = _object(Table(data, schema.Indirect(schema.Pos + root))).name if root else ""
+    except BROKEN_OFFSETS as error:
+        raise RecordingFormatError("the FlatBuffers schema is damaged", schema=name) from error
+    by_name = {o.name: o for o in objects}
+    if name not in by_name and root_name not in by_name:
+        raise RecordingFormatError("the FlatBuffers schema lacks its table", schema=name, found=", ".join(by_name), expected=name)
+    return FlatSchema(objects, by_name.get(name) or by_name[root_name])
 
 
-def _table_field(data: bytes, table: int, slot: int) -> int | None:
-    """Where a field of a table lies, or None if it is absent. `slot` is its place in the vtable."""
-    vtable = table - struct.unpack_from("<i", data, table)[0]
-    if slot >= struct.unpack_from("<H", data, vtable)[0]:
-        return None
-    offset = struct.unpack_from("<H", data, vtable + slot)[0]
-    return table + offset if offset else None
+def _object(table: Table) -> ObjectType:
+    fields = sorted((_field(t) for t in _tables(table, 6)), key=lambda f: f.slot)
+    size = _scalar(table, 12, "<i4")
+    return ObjectType(_text(table, 4), bool(_scalar(table, 8, "u1")), int(size), {f.name: f for f in fields})
 
 
-def _scalar(data: bytes, table: int, slot: int, dtype: str, default: int) -> int:
-    at = _table_field(data, table, slot)
-    return default if at is None else np.frombuffer(data, dtype, 1, at)[0].item()
+def _field(table: Table) -> Field:
+    kind = Table(table.Bytes, table.Indirect(table.Pos + table.Offset(6)))
+    return Field(
+        name=_text(table, 4),
+        slot=int(_scalar(table, 10, "<u2")),
+        base_type=int(_scalar(kind, 4, "i1")),
+        element=int(_scalar(kind, 6, "i1")),
+        index=int(_scalar(kind, 8, "<i4", -1)),
+        fixed_length=int(_scalar(kind, 10, "<u2")),
+        default_integer=int(_scalar(table, 12, "<i8")),
+        default_real=float(_scalar(table, 14, "<f8")),
+    )
 
 
-def _string(data: bytes, at: int) -> str:
-    start = _indirect(data, at)
-    return data[start + 4 : start + 4 + _u32(data, start)].decode("utf-8")
+def _tables(table: Table, slot: int) -> Iterator[Table]:
+    offset = table.Offset(slot)
+    start, count = _vector(table, table.Pos + offset) if offset else (0, 0)
+    for k in range(count):
+        yield Table(table.Bytes, table.Indirect(start + 4 * k))
 
 
-def _vector_of_tables(data: bytes, at: int) -> list[int]:
-    start = _indirect(data, at)
-    return [_indirect(data, start + 4 + 4 * k) for k in range(_u32(data, start))]
+def _text(table: Table, slot: int) -> str:
+    offset = table.Offset(slot)
+    return table.String(table.Pos + offset).decode("utf-8", "replace") if offset else ""
+
+
+def _scalar(table: Table, slot: int, dtype: str, default: int = 0) -> float:
+    offset = table.Offset(slot)
+    return _number(table, table.Pos + offset, dtype) if offset else default

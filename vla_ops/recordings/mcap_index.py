@@ -1,315 +1,229 @@
-"""Where every message of an MCAP lies, from its indexes, without decompressing a chunk where the file allows it.
-
-The order of a channel's messages here is the order in which they were recorded (position in the file), not the order of
-their stamps, so that a clock that jumps back stays visible. Format: https://mcap.dev/spec
-"""
+"""Which messages a topic has and where they lie, from message indexes alone; chunks without the topic are never touched."""
 
 from __future__ import annotations
 
-import os
+import itertools
 import struct
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cached_property
+from threading import RLock
 
 import numpy as np
+from mcap.opcode import Opcode
+from mcap.records import Channel, Schema
 
-from vla_ops.errors import RecordingFormatError
-from vla_ops.recordings.base import Int64
+from vla_ops.errors import RecordingFormatError, SchemaMismatchError
+from vla_ops.recordings.base import Int64, UInt8
+from vla_ops.recordings.mcap_chunks import MESSAGE_HEAD, Chunks, nanoseconds, walk
+from vla_ops.recordings.mcap_file import RECORD_HEAD, ByteFile, Contents, Entries, check_magic, is_whole, read_summary
+from vla_ops.recordings.mcap_scan import scan
 
-if TYPE_CHECKING:
-    from mcap.records import Channel, Metadata, Schema
-
-MAGIC = b"\x89MCAP0\r\n"
-_RECORD = struct.Struct("<BQ")
-_MESSAGE = struct.Struct("<HIQQ")
-_ENTRY = np.dtype([("log_ns", "<u8"), ("offset", "<u8")])
-_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE_OP, _CHUNK, _MESSAGE_INDEX = 1, 2, 3, 4, 5, 6, 7
-_ATTACHMENT, _METADATA, _DATA_END = 9, 12, 15
-_CACHED_CHUNKS = 8
-# A chunk number for messages that lie in the file itself.
-NO_CHUNK = -1
+_INDEX_HEAD = struct.Struct("<HI")
+_MESSAGE_DATA = RECORD_HEAD.size + MESSAGE_HEAD.size
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
-class Locations:
-    """Messages of one channel in the order recorded: log stamps, chunk numbers and offsets, int64 [n] each."""
+class Table:
+    """All messages of a topic in the order recorded: log times, chunk numbers and places in their chunks, each int64 [n]."""
 
     log_ns: Int64
-    chunk: Int64
-    offset: Int64
+    chunks: Int64
+    offsets: Int64
 
-    @classmethod
-    def joined(cls, parts: list[Locations]) -> Locations:
-        """Several channels of one topic as one, by position in the file."""
-        log_ns, chunk, offset = (np.concatenate([getattr(p, name) for p in parts]) for name in ("log_ns", "chunk", "offset"))
-        order = np.lexsort((offset, chunk))
-        return cls(log_ns[order], chunk[order], offset[order])
+    def __len__(self) -> int:
+        return len(self.log_ns)
 
-    def take(self, chosen: Int64 | slice) -> Locations:
-        """The messages at these positions."""
-        return Locations(self.log_ns[chosen], self.chunk[chosen], self.offset[chosen])
+    def part(self, start: int, stop: int) -> Table:
+        """Messages start..stop."""
+        return Table(self.log_ns[start:stop], self.chunks[start:stop], self.offsets[start:stop])
 
 
 @dataclass(frozen=True)
-class RawMessage:
-    """One undecoded message."""
+class Batch:
+    """Messages `first`, `first` + 1, ... of a topic, all in one chunk: `starts` and `lengths` of their data in `buffer`, int64 [n]."""
 
-    log_ns: int
-    publish_ns: int
-    data: bytes
+    buffer: UInt8
+    starts: Int64
+    lengths: Int64
+    log_ns: Int64
+    publish_ns: Int64
+    first: int = 0
 
+    def __len__(self) -> int:
+        return len(self.starts)
 
-@dataclass(frozen=True)
-class AttachmentEntry:
-    """One attachment: where its data lies in the file."""
+    def message(self, k: int) -> bytes:
+        """The data of the batch's message `k`."""
+        return self.buffer[self.starts[k] : self.starts[k] + self.lengths[k]].tobytes()
 
-    name: str
-    media_type: str
-    offset: int
-    size: int
-
-
-@dataclass
-class _Contents:
-    schemas: dict[int, Schema] = field(default_factory=dict)
-    channels: dict[int, Channel] = field(default_factory=dict)
-    chunks: list[int] = field(default_factory=list)
-    attachments: list[tuple[int, int]] = field(default_factory=list)
-    metadata: list[tuple[int, int]] = field(default_factory=list)
-    # channel -> list of arrays [n] of (log_ns, offset), with the chunk each came from
-    messages: dict[int, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
+    def columns(self, start: int, stop: int) -> UInt8:
+        """Bytes start..stop of every message, uint8 [n, stop - start]; none may be shorter."""
+        return gather(self.buffer, self.starts + start, stop - start)
 
 
-class McapFile:
-    """An open MCAP: its channels, where their messages are, and reading them. Safe for several threads."""
+def gather(buffer: UInt8, starts: Int64, width: int) -> UInt8:
+    """The `width` bytes at each of `starts`, uint8 [n, width]."""
+    return buffer[starts[:, None] + np.arange(width)]
+
+
+class McapIndex:
+    """The messages of an MCAP file by topic. Safe to share between threads."""
 
     def __init__(self, path: str, *, allow_truncated: bool) -> None:
-        self.path = path
-        self._fd = os.open(path, os.O_RDONLY)
+        self.file = ByteFile(path)
         try:
-            self.size = os.fstat(self._fd).st_size
-            self._check_magic()
-            self._contents = self._from_summary() or self._from_scan(allow_truncated=allow_truncated)
+            check_magic(self.file)
+            self.contents = self._read_contents(allow_truncated=allow_truncated)
         except BaseException:
-            self.close()
+            self.file.close()
             raise
-        self._cache: OrderedDict[int, bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self.chunks = Chunks(self.file, self.contents.chunks)
+        self._lock = RLock()
+        self._tables: dict[str, Table] = {}
 
-    @property
-    def channels(self) -> dict[int, Channel]:
-        """Channels by id."""
-        return self._contents.channels
-
-    def schema(self, channel: Channel) -> Schema | None:
-        """The schema of a channel's messages, or None for schemaless ones."""
-        return self._contents.schemas.get(channel.schema_id)
-
-    def locations(self, channel: int) -> Locations:
-        """Where the messages of a channel are."""
-        parts = self._contents.messages.get(channel, [])
-        if not parts:
-            return Locations(*(np.zeros(0, np.int64) for _ in range(3)))
-        entries = np.concatenate([entries for _, entries in parts])
-        chunk = np.concatenate([np.full(len(entries), number, np.int64) for number, entries in parts])
-        found = Locations(entries["log_ns"].astype(np.int64), chunk, entries["offset"].astype(np.int64))
-        return Locations.joined([found])
-
-    def messages(self, where: Locations) -> Iterator[RawMessage]:
-        """Read messages one after the other; a chunk is decompressed once while messages keep coming from it."""
-        for chunk, offset in zip(where.chunk.tolist(), where.offset.tolist(), strict=True):
-            if chunk == NO_CHUNK:
-                _, length = _RECORD.unpack(self._read(offset, _RECORD.size))
-                body = self._read(offset + _RECORD.size, length)
-            else:
-                data = self._chunk(chunk)
-                _, length = _RECORD.unpack_from(data, offset)
-                body = data[offset + _RECORD.size : offset + _RECORD.size + length]
-            _, _, log_ns, publish_ns = _MESSAGE.unpack_from(body)
-            yield RawMessage(log_ns, publish_ns, body[_MESSAGE.size :])
-
-    def attachments(self) -> list[AttachmentEntry]:
-        """List the attachments without reading their data."""
-        return [self._attachment(offset) for offset, _ in self._contents.attachments]
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Bytes of the file, such as a part of an attachment's data. Raise RecordingFormatError past its end."""
-        return self._read(offset, length)
-
-    def _attachment(self, offset: int) -> AttachmentEntry:
-        # log_time, create_time, name, media type, size of the data
-        at = offset + _RECORD.size + 16
-        texts: list[str] = []
-        for _ in range(2):
-            (length,) = struct.unpack("<I", self._read(at, 4))
-            texts.append(self._read(at + 4, length).decode("utf-8"))
-            at += 4 + length
-        (size,) = struct.unpack("<Q", self._read(at, 8))
-        return AttachmentEntry(texts[0], texts[1], at + 8, size)
-
-    def metadata(self) -> Iterator[Metadata]:
-        """Read the metadata records."""
-        from mcap.records import Metadata
-
-        for offset, length in self._contents.metadata:
-            yield Metadata.read(_stream(self._read(offset + _RECORD.size, length - _RECORD.size)))
-
-    def close(self) -> None:
-        """Close the file; twice is fine."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _read(self, offset: int, length: int) -> bytes:
-        data = os.pread(self._fd, length, offset)
-        if len(data) < length:
-            raise RecordingFormatError("the file ends early", found=f"{self.size} bytes", expected=f"{offset + length} bytes")
-        return data
-
-    def _check_magic(self) -> None:
-        head = os.pread(self._fd, len(MAGIC), 0)
-        if self.size == 0:
-            raise RecordingFormatError("the file is empty", found="0 bytes", todo="The recorder never wrote to it; delete it.")
-        if head != MAGIC:
-            raise RecordingFormatError("not an MCAP file", found=f"magic {head!r}", expected=f"{MAGIC!r}")
-
-    def _from_summary(self) -> _Contents | None:
-        """The contents from the summary section, or None where there is none or it does not index everything."""
-        from mcap.exceptions import McapError
-        from mcap.reader import SeekingReader
-
-        with open(self.path, "rb") as handle:
-            handle.seek(-len(MAGIC), os.SEEK_END)
-            if handle.read() != MAGIC:
-                return None
-            handle.seek(0)
-            try:
-                summary = SeekingReader(handle).get_summary()
-            except (McapError, struct.error, ValueError):
-                return None
-        if summary is None or summary.statistics is None or len(summary.channels) != summary.statistics.channel_count:
-            return None
-        counts = summary.statistics
-        indexed = (len(summary.chunk_indexes), len(summary.attachment_indexes), len(summary.metadata_indexes))
-        if indexed != (counts.chunk_count, counts.attachment_count, counts.metadata_count):
-            return None
-        contents = _Contents(dict(summary.schemas), dict(summary.channels))
-        contents.attachments = [(a.offset, a.length) for a in summary.attachment_indexes]
-        contents.metadata = [(m.offset, m.length) for m in summary.metadata_indexes]
-        for number, chunk in enumerate(sorted(summary.chunk_indexes, key=lambda c: c.chunk_start_offset)):
-            contents.chunks.append(chunk.chunk_start_offset)
-            for channel, offset in chunk.message_index_offsets.items():
-                contents.messages.setdefault(channel, []).append((number, self._message_index(offset)))
-        found = sum(len(entries) for parts in contents.messages.values() for _, entries in parts)
-        return contents if found == counts.message_count else None
-
-    def _message_index(self, offset: int) -> np.ndarray:
-        opcode, length = _RECORD.unpack(self._read(offset, _RECORD.size))
-        if opcode != _MESSAGE_INDEX:
-            raise RecordingFormatError("the chunk index points to no message index", found=f"opcode {opcode} at byte {offset}")
-        return np.frombuffer(self._read(offset + _RECORD.size, length), _ENTRY, offset=6)
-
-    def _from_scan(self, *, allow_truncated: bool) -> _Contents:
-        """The contents by walking the file from its beginning, record by record; what follows a cut is not there."""
-        contents, offset = _Contents(), len(MAGIC)
-        while offset + _RECORD.size <= self.size:
-            opcode, length = _RECORD.unpack(self._read(offset, _RECORD.size))
-            end = offset + _RECORD.size + length
-            if opcode == _DATA_END:
-                return contents
-            if end > self.size:
-                break
-            self._scan_record(contents, opcode, offset, length)
-            offset = end
+    def _read_contents(self, *, allow_truncated: bool) -> Contents:
+        if is_whole(self.file):
+            return read_summary(self.file) or scan(self.file, is_cut=False)
+        contents = scan(self.file, is_cut=True)
         if not allow_truncated:
-            whole = sum(len(entries) for parts in contents.messages.values() for _, entries in parts)
-            raise RecordingFormatError(
-                "the file is cut off (power loss?)",
-                found=f"{self.size} bytes without an end; whole up to byte {offset}, {whole} messages",
-                expected="a footer",
-                todo="`recordings: {truncated: keep_whole}` converts the part that is whole.",
-            )
+            raise _cut_off(self.file, contents)
         return contents
 
-    def _scan_record(self, contents: _Contents, opcode: int, offset: int, length: int) -> None:
-        if opcode == _ATTACHMENT:
-            contents.attachments.append((offset, length + _RECORD.size))
-        elif opcode == _METADATA:
-            contents.metadata.append((offset, length + _RECORD.size))
-        elif opcode == _CHUNK:
-            contents.chunks.append(offset)
-            number = len(contents.chunks) - 1
-            data = self._decompress(offset)
-            _scan_messages(contents, data, number, base=0)
-        elif opcode in (_SCHEMA, _CHANNEL, _MESSAGE_OP):
-            _scan_messages(contents, self._read(offset, _RECORD.size + length), NO_CHUNK, base=offset)
+    @cached_property
+    def topics(self) -> dict[str, tuple[Channel, ...]]:
+        """Channels by topic, in the order of their ids; a publisher that reconnects may have several."""
+        found: dict[str, tuple[Channel, ...]] = {}
+        for number in sorted(self.contents.channels):
+            channel = self.contents.channels[number]
+            found[channel.topic] = (*found.get(channel.topic, ()), channel)
+        return found
 
-    def _chunk(self, number: int) -> bytes:
+    def schema(self, topic: str) -> Schema | None:
+        """The schema of a topic. Raise SchemaMismatchError if its channels have different ones."""
+        channels = self.topics[topic]
+        kinds = {c.message_encoding: self.contents.schemas.get(c.schema_id) for c in channels}
+        schemas = [self.contents.schemas.get(c.schema_id) for c in channels]
+        described = [(s.name, s.encoding, s.data) if s else None for s in schemas]
+        if len(kinds) > 1 or any(d != described[0] for d in described):
+            found = ", ".join(f"{c.message_encoding} {s.name if s else 'without schema'}" for c, s in zip(channels, schemas, strict=True))
+            raise SchemaMismatchError("a topic has messages of several kinds", stream=topic, found=found, expected="one kind")
+        return schemas[0]
+
+    def table(self, topic: str) -> Table:
+        """All messages of `topic` in the order recorded, read from the message indexes."""
         with self._lock:
-            if number in self._cache:
-                self._cache.move_to_end(number)
-                return self._cache[number]
-        data = self._decompress(self._contents.chunks[number])
-        with self._lock:
-            self._cache[number] = data
-            while len(self._cache) > _CACHED_CHUNKS:
-                self._cache.popitem(last=False)
-        return data
+            if topic not in self._tables:
+                self._tables[topic] = self._read_table(topic)
+            return self._tables[topic]
 
-    def _decompress(self, offset: int) -> bytes:
-        from mcap.exceptions import McapError
-        from mcap.records import Chunk
-        from mcap.stream_reader import get_chunk_data_stream
+    def _read_table(self, topic: str) -> Table:
+        table = self._collect(topic)
+        counts = self.contents.counts
+        if counts is not None and len(table) != sum(counts.get(c.id, 0) for c in self.topics[topic]):
+            # The indexes do not hold what was written, as where some messages lie outside chunks.
+            self._scan_instead()
+            table = self._collect(topic)
+        return table
 
-        _, length = _RECORD.unpack(self._read(offset, _RECORD.size))
-        try:
-            stream, size = get_chunk_data_stream(Chunk.read(_stream(self._read(offset + _RECORD.size, length))), validate_crc=True)
-        except (McapError, RuntimeError, ValueError, EOFError, struct.error, _zstd_error()) as error:
-            raise RecordingFormatError(f"a damaged chunk: {error}", found=f"at byte {offset}") from error
-        return stream.read(size)
+    def _scan_instead(self) -> None:
+        found = scan(self.file, is_cut=False)
+        self.contents.chunks[:] = found.chunks
+        self.contents.counts = None
+        self.chunks.clear()
+        self._tables.clear()
+
+    def _collect(self, topic: str) -> Table:
+        parts: list[Table] = []
+        for number in range(len(self.contents.chunks)):
+            found = [e for e in (self._entries(number, c.id) for c in self.topics[topic]) if e is not None]
+            if not found:
+                continue
+            log_ns, offsets = np.concatenate([e.log_ns for e in found]), np.concatenate([e.offsets for e in found])
+            # Some recorders sort their indexes by time.
+            order = np.argsort(offsets, kind="stable")
+            parts.append(Table(log_ns[order], np.full(len(order), number), offsets[order]))
+        if not parts:
+            return Table(_NONE, _NONE, _NONE)
+        return Table(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("log_ns", "chunks", "offsets")))
+
+    def _entries(self, number: int, channel: int) -> Entries | None:
+        place = self.contents.chunks[number]
+        if place.entries is not None:
+            return place.entries.get(channel)
+        if place.indexes is not None:
+            return self._read_index(place.indexes[channel], channel) if channel in place.indexes else None
+        entries = walk(self.chunks.data(number), place).entries
+        self.contents.chunks[number] = type(place)(place.start, place.size, entries=entries)
+        return entries.get(channel)
+
+    def _read_index(self, at: int, channel: int) -> Entries:
+        head = self.file.read(at, RECORD_HEAD.size + _INDEX_HEAD.size).ljust(RECORD_HEAD.size + _INDEX_HEAD.size, b"\0")
+        opcode, _ = RECORD_HEAD.unpack_from(head)
+        owner, size = _INDEX_HEAD.unpack_from(head, RECORD_HEAD.size)
+        data = self.file.read(at + len(head), size) if opcode == Opcode.MESSAGE_INDEX else b""
+        if opcode != Opcode.MESSAGE_INDEX or owner != channel or len(data) != size or size % 16:
+            raise RecordingFormatError("a message index is damaged", byte=at, found=f"a record of kind {opcode} of channel {owner}")
+        rows = np.frombuffer(data, "<u8").reshape(-1, 2)
+        return Entries(nanoseconds(rows[:, 0]), rows[:, 1].astype(np.int64))
+
+    def batches(self, topic: str, start: int, stop: int) -> Iterator[Batch]:
+        """Yield messages start..stop of `topic` in the order recorded, chunk by chunk."""
+        table = self.table(topic).part(start, stop)
+        edges = [0, *(np.flatnonzero(np.diff(table.chunks)) + 1).tolist(), len(table)]
+        for low, high in itertools.pairwise(edges):
+            if high > low:
+                yield self.batch(topic, table.part(low, high), first=start + low)
+
+    def batch(self, topic: str, table: Table, *, first: int) -> Batch:
+        """The messages of `table`, which lie in one chunk. Raise RecordingFormatError where the index is wrong."""
+        number = int(table.chunks[0])
+        buffer = np.frombuffer(self.chunks.data(number), np.uint8)
+        if int(table.offsets.min()) < 0 or int(table.offsets.max()) > len(buffer) - _MESSAGE_DATA:
+            raise _wrong_index(topic, number)
+        heads = gather(buffer, table.offsets, _MESSAGE_DATA)
+        lengths = _column(heads, 1, "<u8") - MESSAGE_HEAD.size
+        channels = np.array([c.id for c in self.topics[topic]])
+        starts = table.offsets + _MESSAGE_DATA
+        is_message = (heads[:, 0] == Opcode.MESSAGE) & np.isin(_column(heads, 9, "<u2"), channels)
+        if not (is_message & (lengths >= 0) & (lengths <= len(buffer) - starts)).all():
+            raise _wrong_index(topic, number)
+        return Batch(buffer, starts, lengths, table.log_ns, nanoseconds(_column(heads, 23, "<u8").view(np.uint64)), first)
+
+    def close(self) -> None:
+        """Close the file and forget its chunks."""
+        self.chunks.clear()
+        self.file.close()
 
 
-def _zstd_error() -> type[Exception]:
-    import zstandard
-
-    return zstandard.ZstdError
-
-
-def _stream(data: bytes):
-    from mcap.data_stream import ReadDataStream
-
-    return ReadDataStream(BytesIO(data))
+def _column(heads: UInt8, at: int, dtype: str) -> Int64:
+    size = np.dtype(dtype).itemsize
+    return np.ascontiguousarray(heads[:, at : at + size]).view(dtype)[:, 0].astype(np.int64)
 
 
-def _scan_messages(contents: _Contents, data: bytes, chunk: int, *, base: int) -> None:
-    """Index the schemas, channels and messages in `data`, whose first byte lies at `base`."""
-    from mcap.records import Channel, Schema
-
-    found: dict[int, list[tuple[int, int]]] = {}
-    offset = 0
-    while offset + _RECORD.size <= len(data):
-        opcode, length = _RECORD.unpack_from(data, offset)
-        body = offset + _RECORD.size
-        if opcode == _MESSAGE_OP:
-            channel, _, log_ns, _ = _MESSAGE.unpack_from(data, body)
-            found.setdefault(channel, []).append((log_ns, base + offset))
-        elif opcode == _SCHEMA:
-            schema = Schema.read(_stream(data[body : body + length]))
-            contents.schemas[schema.id] = schema
-        elif opcode == _CHANNEL:
-            channel = Channel.read(_stream(data[body : body + length]))
-            contents.channels[channel.id] = channel
-        offset = body + length
-    for channel, entries in found.items():
-        contents.messages.setdefault(channel, []).append((chunk, np.array(entries, _ENTRY)))
+def _wrong_index(topic: str, chunk: int) -> RecordingFormatError:
+    todo = "The file is damaged: copy it from the robot again, or repair it with `mcap recover`."
+    return RecordingFormatError(
+        "the message index points at something that is no message of the topic", stream=topic, chunk=chunk, todo=todo
+    )
 
 
-def is_mcap(path: Path) -> bool:
-    """True if the file begins with MCAP's magic bytes."""
-    with open(path, "rb") as handle:
-        return handle.read(len(MAGIC)) == MAGIC
+def _cut_off(file: ByteFile, contents: Contents) -> RecordingFormatError:
+    messages = sum(_count(file, chunk.indexes, chunk.entries) for chunk in contents.chunks)
+    size = file.size
+    end = contents.cut_at or 0
+    return RecordingFormatError(
+        "the file was cut off, as by a power loss or while it is being copied",
+        byte=end,
+        found=f"{end:,} of {size:,} bytes whole: {messages:,} messages in {len(contents.chunks)} chunks",
+        expected="a file that ends with a footer",
+        todo="Copy it from the robot again, or convert the part that is whole with `recordings: {truncated: keep_whole}`.",
+    )
+
+
+def _count(file: ByteFile, indexes: object, entries: object) -> int:
+    if isinstance(entries, dict):
+        return sum(len(e.log_ns) for e in entries.values())
+    sizes = [file.read(at + RECORD_HEAD.size + 2, 4) for at in indexes.values()] if isinstance(indexes, dict) else []
+    return sum(int.from_bytes(size, "little") // 16 for size in sizes)

@@ -1,222 +1,260 @@
-"""One message of an MCAP -> numbers, an encoded image, or a stamp, whatever its encoding.
+"""One message of any encoding as a tree of fields: ROS 2 CDR, ROS 1, protobuf, JSON, FlatBuffers.
 
-Decoded messages are objects with slots (ROS 1, ROS 2), protobuf messages or dicts (JSON, FlatBuffers); `members` hides which.
+Decoders hand out whatever their library makes of a message; `child`, `as_vector` and `stamp_ns` look into all of them alike.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import struct
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
+from mcap.records import Schema
 
-from vla_ops.errors import RecordingFormatError, UnknownEncodingError
-from vla_ops.recordings.base import EncodedImage, Float64, ImageCodec
+from vla_ops.errors import RecordingFormatError, StreamNotFoundError, UnknownEncodingError
+from vla_ops.recordings import missing_stream
+from vla_ops.recordings.base import Float64
+from vla_ops.recordings.flatbuffer import FlatObject, FlatSchema, read_schema
 
-if TYPE_CHECKING:
-    from mcap.records import Channel, Schema
+KNOWN_ENCODINGS = "cdr with ros2msg schemas | ros1 | protobuf | json | flatbuffer"
+# Lists of numbers longer than this are point clouds and maps, not parts of a state vector.
+WIDEST = 4096
+_MOST_ELEMENTS = 64
+_DEEPEST = 6
+# Seconds and nanoseconds as ROS 2, foxglove JSON and FlatBuffers, ROS 1, and protobuf call them.
+_TIMES = (("sec", "nanosec"), ("sec", "nsec"), ("secs", "nsecs"), ("seconds", "nanos"))
+_HEADERS = frozenset({"header", "stamp", "timestamp"})
+_AXES = ("x", "y", "z", "w")
+# Composites that are one vector when taken whole, in this order.
+_PAIRS = (("position", "orientation"), ("translation", "rotation"), ("linear", "angular"))
+# Between request and response of a service definition.
+_SERVICE = re.compile(rb"^---\s*$", re.MULTILINE)
+_NAME_LISTS = ("name", "names", "joint_names")
 
-type Decoder = Callable[[bytes], Any]
 
-KNOWN_ENCODINGS = ("cdr (ROS 2)", "ros1", "protobuf", "json", "flatbuffer")
-_IMAGE_SCHEMAS = ("CompressedImage", "CompressedVideo", "RawImage", "Image")
-# The numbers of a message when `source:` names no field.
-_DEFAULT_FIELDS = {
-    "JointState": "position", "FloatArray": "values", "PoseStamped": "pose", "PoseInFrame": "pose", "Pose": "",
-    "Float32MultiArray": "data", "Float64MultiArray": "data", "Float32": "data", "Float64": "data",
-}  # fmt: skip
-_NOT_NUMBERS = frozenset({"header", "timestamp", "stamp", "layout"})
-_RAW_CHANNELS = {"rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "8UC4": 4, "mono8": 1, "8UC1": 1}
-_VIDEO_FORMATS: dict[str, ImageCodec] = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "av1"}
+@dataclass(frozen=True)
+class MessageKind:
+    """How the messages of a topic are to be read. `decode` raises RecordingFormatError for bytes that are no such message."""
+
+    encoding: str
+    schema: str
+    decode: Callable[[bytes], Any]
+    # Schema text of ROS messages, and the types of FlatBuffers ones, for those who read arrays without decoding.
+    definition: str = ""
+    flat: FlatSchema | None = None
+
+    @property
+    def short_schema(self) -> str:
+        """`JointState` of `sensor_msgs/msg/JointState`, `RawImage` of `foxglove.RawImage`."""
+        return self.schema.replace(".", "/").rpartition("/")[2]
 
 
-def make_decoder(channel: Channel, schema: Schema | None) -> Decoder:
-    """The decoder of a channel's messages. Raise UnknownEncodingError naming the encoding and those that are known."""
-    match channel.message_encoding, schema.encoding if schema else "":
-        case "json", _:
+def message_kind(encoding: str, schema: Schema | None) -> MessageKind:
+    """Find the decoder of a topic. Raise UnknownEncodingError for encodings that are not known, RecordingFormatError for bad schemas."""
+    name = schema.name if schema else ""
+    if encoding == "cdr" and schema and _SERVICE.search(schema.data):
+        raise UnknownEncodingError("events of a service are not read here", found=name, expected="messages")
+    try:
+        if encoding == "flatbuffer" and schema and schema.encoding == "flatbuffer":
+            types = read_schema(schema.data, schema.name)
+            return MessageKind(encoding, name, _checked(types.read), flat=types)
+        decode = _decoder(encoding, schema)
+    except (RecordingFormatError, UnknownEncodingError):
+        raise
+    except Exception as error:  # The libraries' schema parsers raise whatever they come across.
+        raise RecordingFormatError(f"the schema of {encoding} messages cannot be read: {error}", schema=name) from error
+    if decode is None:
+        described = f"{encoding} with {schema.encoding or 'nameless'} schema {name}" if schema else f"{encoding} without a schema"
+        raise UnknownEncodingError("messages in an encoding that is not known here", found=described, expected=KNOWN_ENCODINGS)
+    definition = schema.data.decode("utf-8", "replace") if schema and encoding in ("cdr", "ros1") else ""
+    return MessageKind(encoding, name, _checked(decode), definition)
+
+
+def _decoder(encoding: str, schema: Schema | None) -> Callable[[bytes], Any] | None:
+    match encoding:
+        case "json":
             return json.loads
-        case ("cdr", _) | ("ros1", _) | ("protobuf", _):
-            decode = _library_decoder(channel, schema)
-            if decode is not None:
-                return decode
-        case "flatbuffer", "flatbuffer" if schema is not None:
-            from vla_ops.recordings.flatbuffer import decoder
-
-            return decoder(schema.data)
-    raise UnknownEncodingError(
-        "no decoder for the messages' encoding",
-        stream=channel.topic,
-        found=f"message encoding {channel.message_encoding!r}, schema encoding {schema.encoding if schema else None!r}",
-        expected=" | ".join(KNOWN_ENCODINGS),
-    )
-
-
-def _library_decoder(channel: Channel, schema: Schema | None) -> Decoder | None:
-    match channel.message_encoding:
         case "cdr":
             from mcap_ros2.decoder import DecoderFactory
         case "ros1":
             from mcap_ros1.decoder import DecoderFactory
-        case _:
+        case "protobuf":
             from mcap_protobuf.decoder import DecoderFactory
-    return DecoderFactory().decoder_for(channel.message_encoding, schema)
+        case _:
+            return None
+    return DecoderFactory().decoder_for(encoding, schema)
 
 
-def decode(decoder: Decoder, data: bytes, *, stream: str, number: int) -> Any:
-    """Decode one message. Raise RecordingFormatError naming the stream and the message's number if its bytes are damaged."""
-    try:
-        return decoder(data)
-    except Exception as error:  # Every decoder library has its own; all of them mean that these bytes are not such a message.
-        raise RecordingFormatError(f"message {number} does not decode: {error}", stream=stream) from error
+def _checked(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def checked(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except Exception as error:  # struct.error, DecodeError, UnicodeDecodeError, IndexError, ...: each library has its own.
+            raise RecordingFormatError(f"a message does not decode: {error}", found=f"{len(data)} bytes") from error
+
+    return checked
 
 
-def members(message: Any) -> Mapping[str, Any] | None:
-    """The named members of a decoded message or part of one, or None for a leaf."""
-    if isinstance(message, Mapping):
-        return message
-    if hasattr(message, "DESCRIPTOR") and hasattr(message, "ListFields"):
-        return {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
-    slots = getattr(type(message), "__slots__", None)
-    if slots and not isinstance(message, str | bytes | int | float):
-        return {name: getattr(message, name) for name in slots if hasattr(message, name)}
-    return None
+def field_names(value: Any) -> tuple[str, ...]:
+    """The fields of a message or part of one; empty for numbers, text and lists."""
+    if isinstance(value, Mapping):
+        return tuple(map(str, value))
+    if isinstance(value, FlatObject):
+        return value.names()
+    descriptor = getattr(value, "DESCRIPTOR", None)
+    if descriptor is not None:
+        return tuple(descriptor.fields_by_name)
+    if isinstance(value, str | bytes | Real | Sequence | np.ndarray):
+        return ()
+    return tuple(getattr(value, "__slots__", ()))
 
 
-def is_image(schema_name: str) -> bool:
-    """True for the image and video messages of ROS and Foxglove."""
-    return schema_type(schema_name) in _IMAGE_SCHEMAS
+def child(value: Any, name: str) -> Any:
+    """A field of a message; of a list, that field of every element; None where it is absent. Raise KeyError if there is none of this name."""
+    if isinstance(value, Mapping):
+        return value[name]
+    if isinstance(value, FlatObject):
+        return value.get(name)
+    descriptor = getattr(value, "DESCRIPTOR", None)
+    if descriptor is not None:
+        is_absent = descriptor.fields_by_name[name].has_presence and not value.HasField(name)
+        return None if is_absent else getattr(value, name)
+    if name in field_names(value):
+        return getattr(value, name)
+    if _is_list(value) and len(value):
+        return [child(element, name) for element in value]
+    raise KeyError(name)
 
 
-def schema_type(schema_name: str) -> str:
-    """`sensor_msgs/msg/JointState`, `foxglove.RawImage` -> the last part."""
-    return schema_name.replace("/", ".").rpartition(".")[2]
+def follow(message: Any, path: str) -> Any:
+    """The part of a message that a dotted path names. Raise StreamNotFoundError with the fields there are."""
+    value = message
+    for name in path.split(".") if path else ():
+        try:
+            value = child(value, name)
+        except KeyError as error:
+            known = [*numeric_fields(message)] or field_names(message)
+            raise missing_stream(path, known, kind="field") from error
+    return value
 
 
-def default_field(schema_name: str) -> str | None:
-    """The field that an empty one stands for, or None where the message itself must tell."""
-    return _DEFAULT_FIELDS.get(schema_type(schema_name))
+def as_vector(value: Any) -> Float64 | None:
+    """Numbers as float64 [width], or None for anything else. Points, quaternions and poses become x y z (w); null becomes NaN."""
+    if isinstance(value, Real):
+        return np.array([value], np.float64)
+    if isinstance(value, str | bytes) or value is None:
+        return None
+    if isinstance(value, np.ndarray) or _is_list(value):
+        return _list_vector(value)
+    return _composite_vector(value)
+
+
+def _list_vector(values: Any) -> Float64 | None:
+    if isinstance(values, np.ndarray):
+        return values.astype(np.float64).reshape(-1)
+    if any(not (isinstance(v, Real) or v is None) for v in values):
+        return None
+    # JSON has no NaN: writers put null in its place.
+    return np.array([np.nan if v is None else v for v in values], np.float64)
+
+
+def _composite_vector(value: Any) -> Float64 | None:
+    names = field_names(value)
+    if names and set(names) <= set(_AXES):
+        ordered = [a for a in _AXES if a in names]
+    else:
+        ordered = next((pair for pair in _PAIRS if set(names) == set(pair)), ())
+    parts = [as_vector(child(value, name)) for name in ordered]
+    found = [part for part in parts if part is not None]
+    return np.concatenate(found) if found and len(found) == len(parts) else None
 
 
 def numeric_fields(message: Any) -> dict[str, int]:
-    """Dotted path -> width of every numeric member, in order of declaration; stamps and layouts are not numbers of the robot."""
-    return dict(_numeric_fields(message, ""))
+    """Dotted paths of the numbers in a message with their widths; headers and stamps are left out."""
+    return dict(_numeric(message, "", 0))
 
 
-def _numeric_fields(message: Any, prefix: str) -> Iterator[tuple[str, int]]:
-    for name, value in (members(message) or {}).items():
-        path = f"{prefix}{name}"
-        if name in _NOT_NUMBERS or isinstance(value, str | bytes | None):
+def _numeric(value: Any, prefix: str, depth: int) -> Iterator[tuple[str, int]]:
+    for name in field_names(value):
+        if name in _HEADERS or depth > _DEEPEST:
             continue
-        if members(value) is not None:
-            yield from _numeric_fields(value, f"{path}.")
-        elif (numbers := flatten(value)) is not None:
-            yield path, len(numbers)
+        path, inner = f"{prefix}{name}", child(value, name)
+        if _is_pair(inner):
+            yield from _numeric(inner, f"{path}.", depth + 1)
+            continue
+        vector = as_vector(inner)
+        if vector is not None:
+            if 0 < len(vector) <= WIDEST:
+                yield path, len(vector)
+        elif _is_list(inner):
+            yield from _of_elements(inner, path)
+        else:
+            yield from _numeric(inner, f"{path}.", depth + 1)
 
 
-def flatten(value: Any) -> list[float] | np.ndarray | None:
-    """The numbers of a leaf, list or object in order of declaration, or None if there is anything else in it."""
-    if isinstance(value, np.ndarray):
-        return value
-    if isinstance(value, bool | int | float | np.number):
-        return [float(value)]
-    if isinstance(value, str | bytes) or value is None:
-        return None
-    parts = members(value)
-    items = list(parts.values()) if parts is not None else list(value)
-    if all(isinstance(item, int | float) for item in items):
-        return items
-    flat = [flatten(item) for item in items]
-    return None if any(part is None for part in flat) else [number for part in flat if part is not None for number in part]
+def _of_elements(elements: Sequence[Any], path: str) -> Iterator[tuple[str, int]]:
+    """Numbers that every element of a list of messages has one of, as the positions of foxglove.JointStates."""
+    if not 0 < len(elements) <= _MOST_ELEMENTS:
+        return
+    for name in field_names(elements[0]):
+        if all(isinstance(child(element, name), Real) for element in elements):
+            yield f"{path}.{name}", len(elements)
 
 
-def pick(message: Any, field: str) -> Any:
-    """The member at a dotted path; an empty path is the message itself. Raise KeyError with the part that is missing."""
-    for part in field.split(".") if field else []:
-        inside = members(message)
-        if inside is None or part not in inside:
-            raise KeyError(part)
-        message = inside[part]
-    return message
+def _is_pair(value: Any) -> bool:
+    return set(field_names(value)) in [set(pair) for pair in _PAIRS]
 
 
-def numbers_of(message: Any, field: str) -> Float64 | None:
-    """The numbers at `field` as float64 [width], or None if it holds something else."""
-    flat = flatten(pick(message, field))
-    return None if flat is None else np.asarray(flat, np.float64)
+def _is_list(value: Any) -> bool:
+    if isinstance(value, str | bytes | Mapping | FlatObject):
+        return False
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__")
 
 
-def joint_names(message: Any) -> tuple[str, ...]:
-    """`name` of a JointState, empty for messages without one."""
-    names = (members(message) or {}).get("name", ())
-    return tuple(str(name) for name in names) if not isinstance(names, str | bytes) else ()
+def default_field(kind: MessageKind, message: Any) -> str:
+    """The field that a source without one means. Raise StreamNotFoundError where that is not clear."""
+    usual = {"JointState": "position", "FloatArray": "values", "JointStates": "joints.position"}
+    usual |= dict.fromkeys(("PoseStamped", "PoseInFrame"), "pose") | dict.fromkeys(("TransformStamped",), "transform")
+    if kind.short_schema in usual and usual[kind.short_schema].split(".")[0] in field_names(message):
+        return usual[kind.short_schema]
+    if kind.short_schema.endswith("MultiArray"):
+        return "data"
+    fields = numeric_fields(message)
+    if len(fields) == 1:
+        return next(iter(fields))
+    if not fields:
+        raise StreamNotFoundError("the messages hold no numbers", found=kind.schema or kind.encoding, expected="a numeric stream")
+    listed = ", ".join(list(fields)[:20])
+    raise StreamNotFoundError(
+        "the messages have several numeric fields", expected=f"one of: {listed}", todo="Name it: `source: STREAM.field`."
+    )
 
 
-def header_stamp_ns(message: Any) -> int | None:
-    """The sensor's own stamp: header.stamp of ROS messages, `timestamp` of Foxglove ones; None where there is none."""
-    inside = members(message) or {}
-    stamp = (members(inside.get("header")) or {}).get("stamp", inside.get("timestamp"))
-    parts = members(stamp) if stamp is not None else None
-    if parts is None:
-        return None
-    seconds = next((parts[k] for k in ("sec", "secs", "seconds") if k in parts), None)
-    nanos = next((parts[k] for k in ("nsec", "nsecs", "nanosec", "nanos") if k in parts), None)
-    return None if seconds is None or nanos is None else int(seconds) * 1_000_000_000 + int(nanos)
+def joint_names(message: Any, path: str, width: int) -> tuple[str, ...]:
+    """The names that a message gives the `width` numbers at `path`: a list of text beside them. Empty if there is none."""
+    owner = follow(message, path.rpartition(".")[0])
+    for name in _NAME_LISTS:
+        try:
+            names = child(owner, name)
+        except KeyError:
+            continue
+        if _is_list(names) and len(names) == width and all(isinstance(n, str) for n in names):
+            return tuple(names)
+    return ()
 
 
-def image_of(message: Any, schema_name: str, *, bgr: bool) -> EncodedImage:
-    """The image of a message as it was recorded; raw ones as uint8 [H, W, 3] in RGB order.
-
-    Raise UnknownEncodingError naming the encoding, RecordingFormatError for data of the wrong size.
-    """
-    inside = members(message) or {}
-    data = inside.get("data", b"")
-    data = _base64(data) if isinstance(data, str) else bytes(data)
-    match schema_type(schema_name):
-        case "CompressedVideo":
-            codec = _VIDEO_FORMATS.get(str(inside.get("format", "")).lower())
-            if codec is None:
-                raise UnknownEncodingError("unknown video format", found=repr(inside.get("format")), expected=" | ".join(_VIDEO_FORMATS))
-            return EncodedImage(codec, data)
-        case "CompressedImage":
-            return EncodedImage(_sniff(data, str(inside.get("format", ""))), data)
-        case _:
-            return EncodedImage("raw", _raw(inside, data, bgr=bgr))
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise RecordingFormatError(f"image data is not base64: {error}") from error
-
-
-def _sniff(data: bytes, declared: str) -> ImageCodec:
-    # `format` is free text ("rgb8; jpeg compressed bgr8") and often wrong; the first bytes are not.
-    if data[:2] == b"\xff\xd8":
-        return "jpeg"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    raise UnknownEncodingError("unknown image format", found=f"format {declared!r}, first bytes {data[:8]!r}", expected="jpeg | png")
-
-
-def _raw(inside: Mapping[str, Any], data: bytes, *, bgr: bool) -> np.ndarray:
-    encoding, height, width = str(inside["encoding"]), int(inside["height"]), int(inside["width"])
-    channels = _RAW_CHANNELS.get(encoding)
-    if channels is None:
-        raise UnknownEncodingError("unknown raw image encoding", found=repr(encoding), expected=" | ".join(_RAW_CHANNELS))
-    step = int(inside.get("step") or width * channels)
-    if len(data) != step * height:
-        raise RecordingFormatError("raw image data of the wrong size", found=f"{len(data)} bytes", expected=f"{height} rows of {step}")
-    pixels = np.frombuffer(data, np.uint8).reshape(height, step)[:, : width * channels].reshape(height, width, channels)
-    if channels == 1:
-        return np.repeat(pixels, 3, axis=2)
-    swap = encoding.startswith("bgr") or (encoding.startswith("8U") and bgr)
-    return np.ascontiguousarray(pixels[:, :, 2::-1] if swap else pixels[:, :, :3])
-
-
-# Errors that reading a member of a half-right message can raise.
-MESSAGE_ERRORS = (KeyError, ValueError, TypeError, struct.error)
+def stamp_ns(message: Any) -> int | None:
+    """`header.stamp` of ROS messages, `timestamp` of foxglove ones, in nanoseconds; None if there is neither."""
+    for path in ("header.stamp", "timestamp"):
+        value = message
+        for name in path.split("."):
+            value = child(value, name) if name in field_names(value) else None
+        names = field_names(value)
+        for seconds, nanoseconds in _TIMES:
+            if seconds in names and nanoseconds in names:
+                return int(child(value, seconds)) * 10**9 + int(child(value, nanoseconds))
+    return None

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vla_ops.chunk_stats import VectorStats, chunk_norm_stats
-from vla_ops.dataset_columns import DatasetColumns, read_columns
 from vla_ops.norm_stats import compute_norm_stats
-from vla_ops_tests.norm_stats_data import ALOHA, all_chunks, by_rank, make_spec
+from vla_ops.norm_stats.chunks import VectorStats, chunk_norm_stats
+from vla_ops.norm_stats.columns import DatasetColumns, read_columns
+from vla_ops_tests.norm_stats.data import ALOHA, all_chunks, by_rank, make_spec
 
 type Rows = npt.NDArray[np.float64]
 

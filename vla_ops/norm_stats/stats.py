@@ -2,7 +2,7 @@
 
 `<root>/<version>/norm_stats.json` holds mean, std, q01 and q99 of the state and of the action chunk as the model sees it, and is
 read by openpi as it is. `norm_stats.meta.json` beside it names every dimension, its unit, whether it is delta-encoded, what was
-measured, and what is written instead where a spread is too small to divide by (see `vla_ops.narrow_dims`).
+measured, and what is written instead where a spread is too small to divide by (see `vla_ops.norm_stats.narrow`).
 """
 
 from __future__ import annotations
@@ -15,27 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vla_ops.chunk_stats import ChunkStats, VectorStats, chunk_norm_stats
-from vla_ops.dataset_columns import read_columns
 from vla_ops.errors import SchemaMismatchError, StatsMismatchError, StoreError, VlaOpsError
 from vla_ops.files import replacing, sweep
-from vla_ops.narrow_dims import NarrowDimension, find_narrow
+from vla_ops.norm_stats.chunks import VectorStats, chunk_norm_stats
+from vla_ops.norm_stats.columns import read_columns
+from vla_ops.norm_stats.narrow import NarrowDimension, find_narrow
 from vla_ops.robot import Dimension, RobotSpec, fingerprint
-
-__all__ = [
-    "ChunkStats",
-    "NarrowDimension",
-    "NormStats",
-    "Provenance",
-    "VectorStats",
-    "check_fits",
-    "chunk_norm_stats",
-    "compute_norm_stats",
-    "narrow_dimensions",
-    "read_norm_stats",
-    "write_norm_stats",
-    "written_numbers",
-]
 
 # Raise when the same dataset and spec would now give other numbers, floors of narrow dimensions included.
 STATS_VERSION = 1

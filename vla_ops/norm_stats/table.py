@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vla_ops.norm_stats import NormStats, narrow_dimensions
+from vla_ops.norm_stats.stats import NormStats, narrow_dimensions
 
 COLUMNS = ("vector", "dimension", "unit", "delta", "mean", "std", "q01", "q99", "min", "max", "widened")
 

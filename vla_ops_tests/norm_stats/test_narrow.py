@@ -5,8 +5,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from vla_ops.chunk_stats import VectorStats, chunk_norm_stats
-from vla_ops.narrow_dims import FLOORS, REACH_LIMIT, NarrowDimension, find_narrow
+from vla_ops.norm_stats.chunks import VectorStats, chunk_norm_stats
+from vla_ops.norm_stats.narrow import FLOORS, REACH_LIMIT, NarrowDimension, find_narrow
 from vla_ops.robot import Dimension
 from vla_ops.spec import Unit
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_ops.chunk_stats import ChunkStats, Effort, VectorStats, chunk_norm_stats
 from vla_ops.errors import DatasetError, SchemaMismatchError
-from vla_ops_tests.norm_stats_data import all_chunks, by_rank
+from vla_ops.norm_stats.chunks import ChunkStats, Effort, VectorStats, chunk_norm_stats
+from vla_ops_tests.norm_stats.data import all_chunks, by_rank
 
 MASK = (True, False, True)
 fast = settings(deadline=None, max_examples=40)

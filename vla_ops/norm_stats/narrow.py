@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from vla_ops.chunk_stats import VectorStats
+from vla_ops.norm_stats.chunks import VectorStats
 from vla_ops.robot import Dimension
 from vla_ops.spec import Unit
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vla_ops.chunk_stats import Floats
 from vla_ops.errors import DatasetError, SchemaMismatchError
+from vla_ops.norm_stats.chunks import Floats
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,7 +21,7 @@ from vla_ops.norm_stats import (
     write_norm_stats,
     written_numbers,
 )
-from vla_ops_tests.norm_stats_data import all_chunks, by_rank, make_spec, vectors, write_dataset
+from vla_ops_tests.norm_stats.data import all_chunks, by_rank, make_spec, vectors, write_dataset
 
 NAMES = ["waist", "elbow", "gripper"]
 LENGTHS = [40, 1, 60, 99]
