@@ -78,6 +78,7 @@ class RobotSpec(Strict):
             doubled = [name for name, count in Counter(d.name for d in dims).items() if count > 1]
             if doubled:
                 raise ValueError(f"{vector}: dimension names must differ, {', '.join(doubled)} occurs more than once")
+        self._check_delta()
         self._check_cameras()
         self._check_clock_offsets()
         if self.recordings.format == "mcap" and (self.recordings.times or self.recordings.source_rate_hz):
@@ -85,6 +86,20 @@ class RobotSpec(Strict):
         if self.recordings.format != "mcap" and self.recordings.clock != "log":
             raise ValueError(f"recordings: `clock: {self.recordings.clock}` is for mcap; {self.recordings.format} stamps come from `times`")
         return self
+
+    def _check_delta(self) -> None:
+        """The models' delta transform subtracts state k from action k, by position: the two must be the same quantity."""
+        state = self.state_dims
+        names = {dim.name for dim in state}
+        for k, (action, delta) in enumerate(zip(self.action_dims, self.delta_mask, strict=True)):
+            paired = state[k] if k < len(state) else None
+            elsewhere = paired is not None and action.name != paired.name and action.name in names
+            if delta and (paired is None or paired.unit != action.unit or elsewhere):
+                found = f"state {k}, which is {paired.name} in {paired.unit}" if paired else f"a state of only {len(state)} dimensions"
+                raise ValueError(
+                    f"action: delta action {k}, {action.name} in {action.unit}, would have {found} subtracted from it "
+                    "(models pair them by position); order state and action alike, or write `norm_stats: {action_space: absolute}`"
+                )
 
     def _check_cameras(self) -> None:
         first: dict[str, str] = {}

@@ -114,6 +114,32 @@ def test_a_mistake_is_refused_with_what_to_write_instead(path: str, value: Any, 
     assert said in str(error.value)
 
 
+COMMANDS = {"source": "/leader.position[0:6]", "names": ["j1", "j2", "j3", "j4", "j5", "j6"], "unit": "rad"}
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        (
+            [COMMANDS | {"names": ["j2", "j1", "j3", "j4", "j5", "j6"]}],
+            "delta action 0, j2 in rad, would have state 0, which is j1 in rad subtracted",
+        ),
+        ([COMMANDS | {"unit": "deg"}], "delta action 0, j1 in deg, would have state 0, which is j1 in rad"),
+        (
+            [COMMANDS, {"source": "/base", "names": ["lift", "turn"], "unit": "m"}],
+            "delta action 7, turn in m, would have a state of only 7 dimensions subtracted",
+        ),
+    ],
+)
+def test_a_delta_action_that_would_have_another_joint_subtracted_is_refused(action: list[dict[str, Any]], said: str) -> None:
+    attributes = changed("action", action)
+    with pytest.raises(ValidationError) as error:
+        RobotSpec.model_validate(attributes)
+    assert said in str(error.value)
+    assert "action_space: absolute" in str(error.value)
+    assert RobotSpec.model_validate(attributes | {"norm_stats": {"action_space": "absolute"}})
+
+
 def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path) -> None:
     folder = robot_in(tmp_path / "arm", changed("timeline.rate_hertz", 30))
     line = next(i for i, text in enumerate((folder / "defs.yaml").read_text().splitlines(), 1) if "rate_hertz" in text)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vla_ops.errors import SchemaMismatchError, StatsMismatchError, StoreError, VlaOpsError
+from vla_ops.errors import StatsMismatchError, StoreError, VlaOpsError
 from vla_ops.files import replacing, sweep
 from vla_ops.norm_stats.chunks import VectorStats, chunk_norm_stats
 from vla_ops.norm_stats.columns import read_columns
@@ -45,8 +45,8 @@ class Provenance:
 
     @classmethod
     def of(cls, spec: RobotSpec, *, robot: str, dataset_version: str) -> Provenance:
-        """The provenance that stats of this robot's dataset have. Raise SchemaMismatchError if an action has no state to be delta to."""
-        made = cls(
+        """The provenance that stats of this robot's dataset have."""
+        return cls(
             robot=robot,
             dataset_version=dataset_version,
             horizon=spec.norm_stats.action_horizon,
@@ -55,8 +55,6 @@ class Provenance:
             state_dims=tuple(replace(dim, limits=None) for dim in spec.state_dims),
             action_dims=tuple(replace(dim, limits=None) for dim in spec.action_dims),
         )
-        _check_delta(made)
-        return made
 
     @property
     def version(self) -> str:
@@ -64,22 +62,6 @@ class Provenance:
         dims = [[[dim.name, dim.unit] for dim in vector] for vector in (self.state_dims, self.action_dims)]
         made_from = [self.robot, self.dataset_version, self.horizon, self.action_space, self.delta_mask, dims]
         return fingerprint({"norm_stats": self.stats_version, "made_from": made_from})
-
-
-def _check_delta(made: Provenance) -> None:
-    """Refuse a delta mask under which state k and action k, which openpi pairs by position, are two different things."""
-    state_names = [dim.name for dim in made.state_dims]
-    for k, (action, delta) in enumerate(zip(made.action_dims, made.delta_mask, strict=True)):
-        state = made.state_dims[k] if k < len(made.state_dims) else None
-        elsewhere = state is not None and action.name != state.name and action.name in state_names
-        if delta and (state is None or state.unit != action.unit or elsewhere):
-            raise SchemaMismatchError(
-                "a delta action would subtract another quantity: the model's transform pairs state and action by position",
-                dimension=action.name,
-                found=f"state {k} is {state.name} in {state.unit}" if state else f"only {len(state_names)} state dimensions",
-                expected=f"{action.name} in {action.unit}",
-                todo="Order the state as the action is ordered, or set norm_stats.action_space to `absolute`.",
-            )
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,10 @@ def field_names(value: Any) -> tuple[str, ...]:
 
 
 def child(value: Any, name: str) -> Any:
-    """A field of a message; of a list, that field of every element; None where it is absent. Raise KeyError if there is none of this name."""
+    """A field of a message; of a list, that field of every element; None where it is absent.
+
+    Raise KeyError if there is none of this name.
+    """
     if isinstance(value, Mapping):
         return value[name]
     if isinstance(value, FlatObject):

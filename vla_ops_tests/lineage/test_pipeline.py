@@ -80,7 +80,8 @@ def test_a_run_without_a_partition_converts_everything_new_and_marks_each_record
 
 def test_a_partition_shows_what_a_person_wants_to_see(lineage: Lineage) -> None:
     lineage.run()
-    record = lineage.instance.fetch_materializations(dg.AssetRecordsFilter(lineage.key("episodes"), asset_partitions=["a.mcap"]), limit=1).records[0]
+    shown = dg.AssetRecordsFilter(lineage.key("episodes"), asset_partitions=["a.mcap"])
+    record = lineage.instance.fetch_materializations(shown, limit=1).records[0]
     assert record.asset_materialization is not None
     metadata = record.asset_materialization.metadata
     assert metadata["task"].value == "Transfer the red cube from the right arm to the left arm"
@@ -88,7 +89,8 @@ def test_a_partition_shows_what_a_person_wants_to_see(lineage: Lineage) -> None:
     assert str(metadata["contact_sheet"].value).startswith("![contact_sheet](data:image/jpeg;base64,")
     assert str(metadata["vectors"].value).startswith("![vectors](data:image/png;base64,")
     streams = metadata["streams"].value
-    assert "/cam_high/image_raw/compressed" in {record.data["stream"] for record in streams.records}  # pyright: ignore
+    assert isinstance(streams, dg.TableMetadataValue)
+    assert "/cam_high/image_raw/compressed" in {record.data["stream"] for record in streams.records}
 
 
 def test_a_second_run_converts_nothing_and_leaves_no_event_on_a_partition(lineage: Lineage) -> None:
@@ -130,7 +132,8 @@ def test_one_bad_recording_is_named_and_does_not_stop_the_others(lineage: Lineag
     assert not usable.passed
     assert usable.severity is dg.AssetCheckSeverity.WARN
     assert "broken.mcap" in str(usable.description)
-    observed = lineage.instance.fetch_observations(dg.AssetRecordsFilter(lineage.key("episodes"), asset_partitions=["broken.mcap"]), limit=1)
+    shown = dg.AssetRecordsFilter(lineage.key("episodes"), asset_partitions=["broken.mcap"])
+    observed = lineage.instance.fetch_observations(shown, limit=1)
     reason = observed.records[0].asset_observation
     assert reason is not None
     assert "cut off" in str(reason.metadata["quarantined"].value)
