@@ -146,7 +146,7 @@ def test_a_resolution_that_changes_midway_names_camera_frame_and_both_sizes(hdf5
 
 
 def test_a_missing_camera_names_what_is_there(hdf5: Run):
-    assert_says(hdf5.reason("no_wrist.hdf5"), "file no_wrist.hdf5", WRIST, f"Did you mean {HIGH}")
+    assert_says(hdf5.reason("no_wrist.hdf5"), "file no_wrist.hdf5", WRIST, f"Did you mean '{HIGH}'")
 
 
 def test_a_jpeg_that_does_not_decode_names_camera_and_image(hdf5: Run):
@@ -360,7 +360,7 @@ def test_an_empty_bag_is_named(mcap: Run):
 
 
 def test_a_missing_topic_names_the_nearest_one(mcap: Run):
-    assert_says(mcap.reason("no_arm.mcap"), "file no_arm.mcap", "/arm", "Did you mean /arms")
+    assert_says(mcap.reason("no_arm.mcap"), "file no_arm.mcap", "/arm", "Did you mean '/arms'")
 
 
 def test_a_camera_that_one_bag_lacks_is_named(mcap: Run):
@@ -368,7 +368,7 @@ def test_a_camera_that_one_bag_lacks_is_named(mcap: Run):
 
 
 def test_a_state_that_changes_its_width_midway_names_stream_and_both_widths(mcap: Run):
-    assert_says(mcap.reason("width.mcap"), "file width.mcap", "stream /arm", "found 6 values in message 9", "expected 7")
+    assert_says(mcap.reason("width.mcap"), "file width.mcap", "stream /arm, message 9", "found 6 values", "expected 7")
 
 
 def test_a_bag_whose_camera_changes_its_resolution_names_the_frame(mcap: Run):

@@ -91,15 +91,15 @@ def test_runs_without_actions_are_rejected_by_name_and_the_others_converted(real
     outcome = real("cartpole_training")[1]
     (conversion,) = outcome.ingested.converted
     assert (len(conversion.episodes), len(conversion.rejected)) == (43, 15)
-    assert [r.name for r in conversion.rejected] == [str(k) for k in range(15)]
+    assert [r.name for r in conversion.rejected] == [f"run_{k}" for k in range(15)]
     assert all("/cartpole/action" in r.reason and f"episode {r.name}" in r.reason for r in conversion.rejected)
 
 
 def test_a_run_whose_actions_begin_late_is_what_both_streams_share(real):
     first, second = episodes_of(real, "cartpole_training", "cartpole_kinda_works.mcap")[:2]
     # In run 15 states begin at 0.1 s and actions at 3.5 s; both end at 10.6 s.
-    assert (first.meta.name, first.meta.length) == ("15", 72)
-    assert (second.meta.name, second.meta.length) == ("16", 32)
+    assert (first.meta.name, first.meta.length) == ("run_15", 72)
+    assert (second.meta.name, second.meta.length) == ("run_16", 32)
 
 
 def test_states_and_actions_of_a_run_are_those_that_were_logged_at_the_same_time(real, recordings_dir: Path):
@@ -112,7 +112,7 @@ def test_states_and_actions_of_a_run_are_those_that_were_logged_at_the_same_time
     runs = {topic: _split_at_jumps(messages) for topic, messages in logged.items()}
     state, action = runs["/cartpole/state"][22], runs["/cartpole/action"][22 - 15]
     assert [t for t, _ in state] == [t for t, _ in action]
-    (episode,) = [e for e in episodes_of(real, "cartpole_training", "cartpole_kinda_works.mcap") if e.meta.name == "22"]
+    (episode,) = [e for e in episodes_of(real, "cartpole_training", "cartpole_kinda_works.mcap") if e.meta.name == "run_22"]
     table = pq.read_table(episode.frames)
     expected = np.array([[m["cart_position"], m["pole_angle"]] for _, m in state], np.float32)[: episode.meta.length]
     found = np.array(table["observation.state"].to_pylist(), np.float32)[:, [0, 2]]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vla_ops.errors import RecordingFormatError, UnknownEncodingError
+from vla_ops.recordings import leading
 from vla_ops.recordings.base import EncodedImage, Float64, ImageCodec, Int64, UInt8
 
 type Array = npt.NDArray[Any]
@@ -106,7 +107,7 @@ def image_layout(rows: Rows) -> Layout:
         return layout
     if rows.count and (rows.dtype.kind in "OSV" or (rows.dtype == np.uint8 and len(rows.shape) == 2)):
         first = rows.read(0, 1)[0]
-        found = _leading(_as_bytes(first)) if isinstance(first, bytes | np.ndarray | np.void) else type(first).__name__
+        found = leading(_as_bytes(first)) if isinstance(first, bytes | np.ndarray | np.void) else type(first).__name__
         raise UnknownEncodingError("the rows are no image encoding known here", stream=rows.name, found=found, expected=_KNOWN_BYTES)
     raise UnknownEncodingError(
         "not images",
@@ -168,7 +169,7 @@ class RowImages:
                 f"the image is not {self.codec} as the first one is",
                 stream=self.name,
                 frame=row - self.start,
-                found=_leading(data),
+                found=leading(data),
                 todo="The recorder failed here: drop this recording, or cut the episode before this frame.",
             )
         return EncodedImage(self.codec, data)
@@ -208,10 +209,6 @@ def _layout_of_bytes(rows: Rows) -> Layout:
 
 def _as_bytes(row: object) -> bytes:
     return row if isinstance(row, bytes) else np.asarray(row).tobytes()
-
-
-def _leading(data: bytes) -> str:
-    return f"{len(data)} bytes beginning with {data[:8].hex(' ')}" if data else "no bytes"
 
 
 def _pixels_of(rows: Rows) -> Pixels | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vla_ops.errors import RecordingError, RecordingFormatError
+from vla_ops.recordings import leading
 from vla_ops.recordings.array_recording import ArrayRecording, as_text
 from vla_ops.recordings.arrays import Array, Rows
 from vla_ops.recordings.base import Int64, OpenOptions, Span
@@ -142,7 +143,7 @@ def _why_not_opened(path: str, size: int, said: str) -> str:
     with open(path, "rb") as handle:
         magic = handle.read(8)
     if magic != b"\x89HDF\r\n\x1a\n":
-        return f"not an HDF5 file: {size} bytes beginning with {magic.hex(' ')}"
+        return f"not an HDF5 file: {leading(magic, size)}"
     return f"the HDF5 file is truncated or corrupt ({size} bytes): {said}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from vla_ops.errors import RecordingError, RecordingFormatError, VlaOpsError
-from vla_ops.recordings import FORMATS, open_recording
+from vla_ops.recordings import FORMATS, leading, open_recording
 from vla_ops.recordings.base import OpenOptions, Span, StreamInfo
 from vla_ops.recordings.suggest import suggest_yaml
 
@@ -87,7 +87,7 @@ def sniff_format(path: str | Path) -> str:
     raise RecordingFormatError(
         "not a recording of a known format",
         file=path,
-        found=f"a file beginning with {head.hex(' ') or 'nothing'}",
+        found=leading(head, path.stat().st_size),
         expected=" | ".join(FORMATS),
     )
 

@@ -18,6 +18,7 @@ from mcap.records import AttachmentIndex, Channel, ChunkIndex, Footer, MetadataI
 from mcap.stream_reader import StreamReader
 
 from vla_ops.errors import RecordingError, RecordingFormatError
+from vla_ops.recordings import leading
 from vla_ops.recordings.base import Int64
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -111,8 +112,8 @@ def check_magic(file: ByteFile) -> None:
     if head != MAGIC:
         raise RecordingFormatError(
             "not an MCAP file",
-            found=f"{file.size} bytes beginning with {head.hex(' ')}",
-            expected=f"{MAGIC.hex(' ')} (\\x89MCAP0\\r\\n)",
+            found=leading(head, file.size),
+            expected=repr(MAGIC),
             todo="Check `recordings.format` and `recordings.pattern`, or the robot's collector.",
         )
 

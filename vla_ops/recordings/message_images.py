@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from vla_ops.errors import RecordingFormatError, UnknownEncodingError
+from vla_ops.recordings import leading
 from vla_ops.recordings.base import EncodedImage, ImageCodec, UInt8
 from vla_ops.recordings.messages import MessageKind, child, field_names
 
@@ -60,9 +61,8 @@ def _still_codec(data: bytes, said: str) -> ImageCodec:
     # Some image transports put video into CompressedImage.
     if said in _VIDEO_FORMATS and (said == "av1" or data.startswith(_START_CODES)):
         return _VIDEO_FORMATS[said]
-    found = f"{len(data)} bytes beginning with {data[:8].hex(' ')}" if data else "no bytes"
     raise UnknownEncodingError(
-        "a compressed image in an encoding that is not known here", found=f"{found}, format {said!r}", expected=_KNOWN_STILLS
+        "a compressed image in an encoding that is not known here", found=f"{leading(data)}, format {said!r}", expected=_KNOWN_STILLS
     )
 
 

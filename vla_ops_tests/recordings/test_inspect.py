@@ -78,7 +78,7 @@ class TestSniffing:
     def test_what_is_nothing_known_is_refused(self, tmp_path):
         (tmp_path / "a.txt").write_text("hello")
         (tmp_path / "folder").mkdir()
-        with pytest.raises(RecordingFormatError, match="68 65 6c 6c 6f"):
+        with pytest.raises(RecordingFormatError, match="5 bytes beginning with b'hello'"):
             describe(tmp_path / "a.txt")
         with pytest.raises(RecordingFormatError, match="folder that is no recording"):
             describe(tmp_path / "folder")

@@ -241,7 +241,7 @@ class TestSources:
         np.testing.assert_array_equal(numbers.values, ARM.values[:, [6, 0]])
 
     def test_a_field_that_is_not_there_is_named_with_the_nearest(self, plain):
-        with pytest.raises(StreamNotFoundError, match=r"no field 'positoin'.*Did you mean position"):
+        with pytest.raises(StreamNotFoundError, match=r"no field 'positoin'.*Did you mean 'position'"):
             read(plain, "/joint_states.positoin")
 
     def test_a_column_that_is_not_there_is_refused(self, plain):
@@ -606,7 +606,7 @@ class TestRealRecordings:
             ]
 
     def test_files_that_are_no_recordings(self, real):
-        with pytest.raises(RecordingFormatError, match=r"not an MCAP file.*50 41 43 4d"):
+        with pytest.raises(RecordingFormatError, match=r"not an MCAP file.*PACM"):
             open_mcap(real / "nomyze_bad_magic.mcap")
         with open_mcap(real / "foxglove_sdk_empty.mcap") as recording:
             assert (recording.streams(), recording.spans()) == ([], [])
