@@ -49,6 +49,8 @@ def replacing(target: Path) -> Iterator[Path]:
 def _sync(path: Path) -> None:
     """Flush to disk, so that a power loss after the rename does not leave an empty file under a good name."""
     for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        if file.stat().st_nlink > 1:
+            continue  # A hard link of what is in the store, flushed when it was written.
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
 

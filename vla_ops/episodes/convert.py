@@ -29,13 +29,17 @@ from vla_ops.robot import RobotSpec
 
 @dataclass(frozen=True)
 class ConversionJob:
-    """One recording to convert. `path` is local; `store` is the robot's folder under VLA_OPS_HOME."""
+    """One recording to convert. `path` is local; `store` is the robot's folder under VLA_OPS_HOME.
+
+    `cores` is how many it may keep busy, by default all that the process may run on.
+    """
 
     recording: str
     path: str
     source_version: str
     spec: RobotSpec
     store: Path
+    cores: int | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,8 @@ class _RecordingConversion:
         for timeline in alignment.timelines:
             source = EpisodeSource(self.job.recording, self.count, span, streams, timeline, metadata, self.job.source_version)
             with self._rejecting(span):
-                self.kept.append(write_episode(self.work / str(self.count), source, self.job.spec, progress=self.progress))
+                folder = self.work / str(self.count)
+                self.kept.append(write_episode(folder, source, self.job.spec, cores=self.job.cores, progress=self.progress))
             self.count = source.index + 1
 
     @contextmanager

@@ -50,14 +50,19 @@ class _Vectors:
         return len(self.action)
 
 
-def write_episode(folder: Path, source: EpisodeSource, spec: RobotSpec, *, progress: Progress | None = None) -> EpisodeMeta:
+def write_episode(
+    folder: Path, source: EpisodeSource, spec: RobotSpec, *, cores: int | None = None, progress: Progress | None = None
+) -> EpisodeMeta:
     """Write the episode to `folder`. What cannot be used raises, before any image is touched where possible."""
     vectors = _vectors(source, spec)
     report = _judge_numbers(source, vectors, spec)
     report.refuse()
     task = task_text(spec.task, source.span, source.recording)
     folder.mkdir()
-    videos = _write_videos(folder, source, vectors.frames, spec, progress)
+    tracks = _tracks(source, vectors.frames)
+    if not tracks and progress:
+        progress(vectors.frames)
+    videos = write_videos(folder, tracks, rate_hz=spec.timeline.rate_hz, settings=spec.dataset.video, progress=progress, cores=cores)
     for camera, video in videos.items():
         seen = source.timeline.placements[source.streams.cameras[camera][0]].index[: vectors.frames]
         report.add(camera, judge_camera(camera, seen, video.measured, rate_hz=spec.timeline.rate_hz, spec=spec.quality))
@@ -95,15 +100,10 @@ def _judge_numbers(source: EpisodeSource, vectors: _Vectors, spec: RobotSpec) ->
     return report
 
 
-def _write_videos(folder: Path, source: EpisodeSource, frames: int, spec: RobotSpec, progress: Progress | None) -> dict[str, WrittenVideo]:
-    tracks = {}
-    for camera, (clock, stream) in source.streams.cameras.items():
-        tracks[camera] = Track(stream, source.timeline.placements[clock].index[:frames])
-    if not tracks:
-        if progress:
-            progress(frames)
-        return {}
-    return write_videos(folder, tracks, rate_hz=spec.timeline.rate_hz, settings=spec.dataset.video, progress=progress)
+def _tracks(source: EpisodeSource, frames: int) -> dict[str, Track]:
+    """Which image each frame shows, by camera."""
+    placements = source.timeline.placements
+    return {name: Track(stream, placements[clock].index[:frames]) for name, (clock, stream) in source.streams.cameras.items()}
 
 
 def _write_frames(path: Path, vectors: _Vectors, skews: Mapping[str, npt.NDArray[np.int64]], rate_hz: int) -> None:

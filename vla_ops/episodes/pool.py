@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_ops.episodes.convert import Conversion
+from vla_ops.episodes.video import available_cores
 from vla_ops.errors import StoreError
 from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot import RobotSpec
@@ -40,7 +41,7 @@ type Event = Frames | Conversion | Lost
 
 def default_workers() -> int:
     """VLA_OPS_WORKERS, or one worker for every two cores: a worker's cameras already use several threads."""
-    return int(os.environ.get("VLA_OPS_WORKERS", "0")) or max(1, (os.cpu_count() or 1) // 2)
+    return int(os.environ.get("VLA_OPS_WORKERS", "0")) or max(1, available_cores() // 2)
 
 
 def convert_many(
@@ -55,7 +56,9 @@ def convert_many(
         todo.put(item)
     events: queue.SimpleQueue[Event | StoreError | BaseException] = queue.SimpleQueue()
     count = min(workers or default_workers(), len(files))
-    drivers = [_Driver(todo, events, {"spec": spec.model_dump(mode="json", by_alias=True), "store": str(store)}) for _ in range(count)]
+    cores = max(1, available_cores() // max(1, count))
+    common = {"spec": spec.model_dump(mode="json", by_alias=True), "store": str(store), "cores": cores}
+    drivers = [_Driver(todo, events, common) for _ in range(count)]
     try:
         for driver in drivers:
             driver.start()

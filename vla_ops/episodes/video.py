@@ -82,6 +82,11 @@ class _Job:
             raise Stopped
 
 
+def available_cores() -> int:
+    """Cores this process may run on; in a container or a Slurm job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def write_videos(
     folder: Path,
     tracks: Mapping[str, Track],
@@ -100,7 +105,7 @@ def write_videos(
     if not tracks:
         return {}
     stop = threading.Event()
-    spare = len(tracks) < (cores or len(os.sched_getaffinity(0)))
+    spare = len(tracks) < (cores or available_cores())
     jobs = [_Job(name, track, folder / f"{name}.mp4", settings, rate_hz, spare, stop) for name, track in tracks.items()]
     with ThreadPoolExecutor(2 * len(jobs), thread_name_prefix="video") as pool:
         futures = [pool.submit(_write_video, job, pool) for job in jobs]

@@ -48,7 +48,7 @@ def _serve(job: dict[str, Any], events: TextIO) -> None:
         store = Path(job["store"])
         with local_copy(file, store / "cache") as path:
             spec = RobotSpec.model_validate(job["spec"])
-            result = convert_recording(ConversionJob(file.id, str(path), job["source_version"], spec, store), progress.add)
+            result = convert_recording(ConversionJob(file.id, str(path), job["source_version"], spec, store, job["cores"]), progress.add)
     except StoreError as error:
         print(json.dumps({"event": "store_error", "said": str(error)}), file=events)
         return
