@@ -30,7 +30,8 @@ class Inspect:
 
     def run(self) -> int:
         """Print the streams and the stanza."""
-        from vla_ops.recordings.inspect import describe, render, suggest_yaml
+        from vla_ops.recordings.inspect import describe, render
+        from vla_ops.recordings.suggest import suggest_yaml
 
         description = describe(str(self.file))
         print(render(description))

@@ -1,24 +1,31 @@
 """Write beside the place and rename into it: a killed process leaves nothing half-written.
 
-Work lies in `<name>.tmp-<pid>-<random>` next to its target, on the same file system. What a killed process left there is
-removed by `sweep`, which leaves the work of living processes alone.
+Work lies in `<name>.tmp-<pid>-<random>-<host>` next to its target, on the same file system. What a killed process left there is
+removed by `sweep`, which leaves the work of living processes alone. `only_one` keeps two processes from the same folder.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from vla_ops.errors import StoreError
 
 _MARK = ".tmp-"
+_LOCK = ".lock"
+_ASK_AGAIN_S, _SAY_EVERY_S = 0.2, 5.0
+# Whether a process of another machine lives cannot be seen from here; no conversion takes this long.
+_SURELY_DEAD_S = 24 * 3600
 
 
 @contextmanager
@@ -27,7 +34,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
     Raise StoreError naming the folder when the store is full or cannot be written.
     """
-    work = target.with_name(f"{target.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    work = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield work
@@ -44,6 +51,10 @@ def replacing(target: Path) -> Iterator[Path]:
     except BaseException:
         _remove(work)
         raise
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f"{target.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}-{socket.gethostname()}")
 
 
 def _sync(path: Path) -> None:
@@ -65,10 +76,47 @@ def sweep(folder: Path) -> list[Path]:
     """Remove what killed processes left directly in `folder`; return what was removed."""
     if not folder.is_dir():
         return []
-    left = [p for p in folder.iterdir() if _MARK in p.name and not _alive(p.name.rsplit(_MARK, 1)[1].split("-")[0])]
+    left = [p for p in folder.iterdir() if is_work_in_progress(p) and not _in_use(p)]
     for path in left:
         _remove(path)
     return left
+
+
+@contextmanager
+def only_one(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold `folder` against other processes, waiting until it is free; the hold ends with the process, however that ends.
+
+    `waiting(who)` is called every five seconds while another process, `who`, holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / _LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _store_error(error, folder) from error
+    with handle:
+        _wait_for_lock(handle, waiting)
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+        handle.flush()
+        yield
+
+
+def _wait_for_lock(handle: TextIO, waiting: Callable[[str], None]) -> None:
+    said_s = -_SAY_EVERY_S
+    while not _try_lock(handle):
+        if time.monotonic() - said_s >= _SAY_EVERY_S:
+            handle.seek(0)
+            waiting(handle.read())
+            said_s = time.monotonic()
+        time.sleep(_ASK_AGAIN_S)
+
+
+def _try_lock(handle: TextIO) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_work_in_progress(path: Path) -> bool:
@@ -81,7 +129,7 @@ def _swap_in(work: Path, target: Path) -> None:
         work.replace(target)
         return
     # A folder cannot be replaced in one step. Killed in between, the target is missing, never half-written.
-    old = target.with_name(f"{target.name}{_MARK}{os.getpid()}-old-{secrets.token_hex(4)}")
+    old = _beside(target)
     target.rename(old)
     work.rename(target)
     _remove(old)
@@ -92,6 +140,13 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     elif path.exists() or path.is_symlink():
         path.unlink(missing_ok=True)
+
+
+def _in_use(work: Path) -> bool:
+    pid, _, host = (*work.name.rsplit(_MARK, 1)[1].split("-", 2), "", "")[:3]
+    if host != socket.gethostname():
+        return time.time() - work.stat().st_mtime < _SURELY_DEAD_S
+    return _alive(pid)
 
 
 def _alive(pid: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vla_ops.errors import AlignmentError, StoreError
-from vla_ops.files import replacing, sweep, write_json
+from vla_ops.files import only_one, replacing, sweep, write_json
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -53,6 +53,40 @@ with replacing(Path({str(tmp_path)!r}) / "x") as work:
     process.stdout.close()
     assert len(sweep(tmp_path)) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_process_of_another_machine_left_is_swept_after_a_day(tmp_path: Path) -> None:
+    work = tmp_path / "x.tmp-1-abcd-another-robot"
+    work.mkdir()
+    assert sweep(tmp_path) == []
+    os.utime(work, (0, 0))
+    assert sweep(tmp_path) == [work]
+    assert not work.exists()
+
+
+def test_the_second_process_waits_for_the_first_and_says_who_it_is(tmp_path: Path) -> None:
+    code = f"""
+import time
+from pathlib import Path
+from vla_ops.files import only_one
+with only_one(Path({str(tmp_path)!r}), print):
+    print("ready", flush=True); time.sleep(60)
+"""
+    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "ready\n"
+    said: list[str] = []
+
+    def waiting(who: str) -> None:
+        said.append(who)
+        # Killed, not asked: the hold goes with the process.
+        first.kill()
+
+    with only_one(tmp_path, waiting):
+        assert len(said) == 1
+        assert said[0].startswith(f"process {first.pid} on ")
+    first.wait()
+    first.stdout.close()
 
 
 def test_a_full_disk_is_a_store_error_that_says_what_to_do(tmp_path: Path) -> None:

@@ -49,9 +49,10 @@ class DatasetVersion:
         """One line on what is there and what writing it took."""
         if not self.created:
             return f"version {self.version} is up to date: {self.episodes} episodes, {self.frames:,} frames"
+        shared = f", {self.bytes_linked / 1e6:.2f} MB shared with version {self.previous}" if self.previous else ""
         return (
             f"version {self.version}: {self.episodes} episodes, {self.frames:,} frames; {self.added} added, {self.removed} removed; "
-            f"{self.bytes_written / 1e6:.2f} MB written, {self.bytes_linked / 1e6:.2f} MB shared with {self.previous or 'no other version'}"
+            f"{self.bytes_written / 1e6:.2f} MB written{shared}"
         )
 
 

@@ -12,6 +12,7 @@ from vla_ops.episodes.pool import Event, Lost, convert_many
 from vla_ops.episodes.progress import Meter
 from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import RecordingError
+from vla_ops.files import only_one
 from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot_file import Robot
 
@@ -55,29 +56,40 @@ def ingest(
 ) -> Ingested:
     """Convert what is new or changed, or exactly the recordings `only`; forget what is gone.
 
-    `say` gets a line at least every five seconds (unless `watch` shows the progress), `each` every outcome as it comes. Raise
-    StoreError when the store fails, RecordingError when the recordings cannot be listed. A recording that cannot be used raises
-    nothing: it is quarantined.
+    Of two runs for one robot the second waits for the first. `say` gets a line at least every five seconds (unless `watch` shows
+    the progress), `each` every outcome as it comes. Raise StoreError when the store fails, RecordingError when the recordings cannot
+    be listed. A recording that cannot be used raises nothing: it is quarantined.
     """
-    for left in sweep_store(store):
-        say(f"removed what a killed run left: {left.name}")
+    with only_one(store.root, lambda who: say(f"{robot.name}: waiting, {who} is converting its recordings")):
+        for left in sweep_store(store):
+            say(f"removed what a killed run left: {left.name}")
+        plan = _plan(robot, store, say=say, only=only)
+        todo = _chosen(plan, only)
+        files = [file for file, _ in todo]
+        watch = watch or (lambda files, events: Meter(files, say).watch(events))
+        outcomes: list[Conversion | Lost] = []
+        with _swept(store, outcomes), closing(convert_many(todo, spec=robot.spec, store=store.root, workers=workers)) as events:
+            for outcome in watch(files, events):
+                say(_line(outcome))
+                outcomes.append(outcome)
+                if each is not None:
+                    each(outcome)
+        return Ingested(plan, outcomes)
+
+
+def _plan(robot: Robot, store: RobotStore, *, say: Say, only: Collection[str] | None) -> Plan:
+    """Plan, forget what is gone, and say what will be done."""
     plan = make_plan(robot, store, again=only or ())
     _refuse_to_forget_all(robot, store, plan)
     forget(store, plan.removed)
-    todo = [item for item in plan.todo if only is None or item[0].id in only]
-    say(_opening(robot, plan, len(todo)))
+    say(_opening(robot, plan, len(_chosen(plan, only))))
     for line in _left_alone(robot, plan, only):
         say(line)
-    files = [file for file, _ in todo]
-    watch = watch or (lambda files, events: Meter(files, say).watch(events))
-    outcomes: list[Conversion | Lost] = []
-    with _swept(store, outcomes), closing(convert_many(todo, spec=robot.spec, store=store.root, workers=workers)) as events:
-        for outcome in watch(files, events):
-            say(_line(outcome))
-            outcomes.append(outcome)
-            if each is not None:
-                each(outcome)
-    return Ingested(plan, outcomes)
+    return plan
+
+
+def _chosen(plan: Plan, only: Collection[str] | None) -> list[tuple[RecordingFile, str]]:
+    return [item for item in plan.todo if only is None or item[0].id in only]
 
 
 @contextmanager

@@ -10,9 +10,6 @@ from statistics import median
 from vla_ops.errors import RecordingError, RecordingFormatError, VlaOpsError
 from vla_ops.recordings import FORMATS, leading, open_recording
 from vla_ops.recordings.base import OpenOptions, Span, StreamInfo
-from vla_ops.recordings.suggest import suggest_yaml
-
-__all__ = ["Description", "describe", "render", "sniff_format", "suggest_yaml"]
 
 _HDF5_MAGIC, _MCAP_MAGIC, _ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"\x89MCAP0\r\n", b"PK"
 _EXTENSIONS = {".hdf5": "hdf5", ".h5": "hdf5", ".hdf": "hdf5", ".partial": "hdf5", ".mcap": "mcap", ".zarr": "zarr", ".zip": "zarr"}

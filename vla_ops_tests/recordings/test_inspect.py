@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from vla_ops.errors import RecordingError, RecordingFormatError, UnsafePathError
 from vla_ops.recordings.base import Span, StreamInfo
-from vla_ops.recordings.inspect import Description, describe, render, sniff_format, suggest_yaml
+from vla_ops.recordings.inspect import Description, describe, render, sniff_format
+from vla_ops.recordings.suggest import suggest_yaml
 from vla_ops.robot import RobotSpec
 from vla_ops_tests.recordings.hdf5_files import write_aloha, write_robomimic
 from vla_ops_tests.recordings.zarr_files import write_replay_buffer
