@@ -14,16 +14,12 @@ from vla_ops.recordings.discover import RecordingFile
 
 def bars(files: Sequence[RecordingFile], events: Iterator[Event]) -> Iterator[Conversion | Lost]:
     """Pass the outcomes through and draw one bar over the bytes of `files`."""
-    sizes = {file.id: file.size for file in files}
     meter = Meter(files, say=lambda _: None)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
-        bar = progress.add_task("converting", total=max(1, sum(sizes.values())))
+        bar = progress.add_task("converting", total=1.0)
         for event in events:
-            if isinstance(event, Frames):
-                meter.frames += event.frames
-            else:
-                meter.done += 1
-                progress.advance(bar, sizes[event.recording])
+            meter.count(event)
+            progress.update(bar, completed=meter.fraction, description=meter.line())
+            if not isinstance(event, Frames):
                 yield event
-            progress.update(bar, description=meter.line())

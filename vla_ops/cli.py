@@ -6,9 +6,13 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from vla_ops.episodes.store import RobotStore
+    from vla_ops.robot_file import Robot
 
 from vla_ops.errors import DatasetError, VlaOpsError
 
@@ -27,16 +31,23 @@ class Inspect:
     """Name of the robot in the suggested YAML."""
     yaml: bool = True
     """Also print a YAML stanza to start from."""
+    only_yaml: bool = False
+    """Print the YAML stanza alone, to be saved: `vla-ops inspect FILE --robot NAME --only-yaml > robots/NAME/defs.yaml`."""
 
     def run(self) -> int:
-        """Print the streams and the stanza."""
+        """Print the streams and the stanza, or one of them."""
         from vla_ops.recordings.inspect import describe, render
         from vla_ops.recordings.suggest import suggest_yaml
 
         description = describe(str(self.file))
+        if self.only_yaml:
+            print(suggest_yaml(description, self.robot), end="")
+            return 0
         print(render(description))
-        if self.yaml:
-            print(f"\n# A start for robots/{self.robot}/defs.yaml; read every line marked `check`\n{suggest_yaml(description, self.robot)}")
+        if self.yaml and description.is_convertible:
+            print(
+                f"\n# A start for robots/{self.robot}/defs.yaml; decide where a line says DECIDE\n{suggest_yaml(description, self.robot)}"
+            )
         return 0
 
 
@@ -54,18 +65,14 @@ class Convert:
     def run(self) -> int:
         """Convert, write the dataset, and name what is in quarantine; exit code 1 if a worker died."""
         from vla_ops.bars import bars
-        from vla_ops.datasets.lerobot_v3 import update_dataset
+        from vla_ops.datasets.refresh import refresh_lerobot_v3
         from vla_ops.episodes.ingest import ingest
-        from vla_ops.episodes.plan import make_plan, quarantine_reasons, usable_episodes
+        from vla_ops.episodes.plan import quarantine_reasons
 
         robot, store = _load(self.robot)
         watch = bars if sys.stdout.isatty() else None
         result = ingest(robot, store, say=print, only=self.only or None, workers=self.workers, watch=watch)
-        episodes = usable_episodes(store, make_plan(robot, store))
-        if not episodes:
-            raise DatasetError(f"no episode of {robot.name} is usable", todo=f"`vla-ops status {robot.name}` names the reasons.")
-        made = update_dataset(store.root / "lerobot_v3", episodes, spec=robot.spec, robot=robot.name)
-        print(f"lerobot_v3 {made.summary()}\n{made.folder}")
+        print(refresh_lerobot_v3(robot, store, say=print).made.folder)
         for row in quarantine_reasons(store):
             print(f"NOT IN THE DATASET: {row['reason']}", file=sys.stderr)
         return 1 if result.lost else 0
@@ -112,8 +119,7 @@ class Status:
         print(f"{robot.name}\n  recordings  {len(plan.found)} ({states or 'none'})  {robot.recordings_uri}")
         made = current_version(store.root / "lerobot_v3")
         print(f"  lerobot_v3  {f'{made.episodes} episodes, {made.frames:,} frames  {made.folder}' if made else 'none yet'}")
-        stats = sorted((store.root / "norm_stats").glob("*/norm_stats.json"), key=lambda p: p.stat().st_mtime)
-        print(f"  norm_stats  {stats[-1] if stats else 'none yet'}")
+        print(f"  norm_stats  {_norm_stats_of(robot, store, made.version) if made else 'none yet'}")
         for row in quarantine_reasons(store):
             print(f"  quarantine  {row['reason']}")
         return 0
@@ -127,7 +133,15 @@ type Command = (
 )
 
 
-def _load(name: str):
+def _norm_stats_of(robot: Robot, store: RobotStore, dataset_version: str) -> str:
+    from vla_ops.norm_stats import STATS_FILE, Provenance
+
+    version = Provenance.of(robot.spec, robot=robot.name, dataset_version=dataset_version).version
+    path = store.root / "norm_stats" / version / STATS_FILE
+    return str(path) if path.exists() else f"none of this dataset and YAML yet: `vla-ops norm-stats {robot.name}`"
+
+
+def _load(name: str) -> tuple[Robot, RobotStore]:
     from vla_ops.episodes.store import RobotStore
     from vla_ops.robot_file import load_robot
 
@@ -144,6 +158,10 @@ def main() -> None:
     except VlaOpsError as error:
         print(f"vla-ops: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read the output, `head` for one, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,15 @@ def _alive(pid: str) -> bool:
         return False
     except (PermissionError, ValueError):
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: str) -> bool:
+    """True for a dead process that its parent has not asked for, as in a container whose first process asks for none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
 
 
 def _is_of_store(error: OSError, target: Path) -> bool:

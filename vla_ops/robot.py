@@ -34,6 +34,9 @@ from vla_ops.spec import (
 # Raise when the same recording and spec would now give other bytes: every episode becomes stale.
 CONVERSION_VERSION = 1
 
+# What of the video settings a codec uses.
+_VIDEO_SETTINGS: dict[str, set[str]] = {"av1": {"codec", "crf", "gop", "preset"}, "h264": {"codec", "crf", "gop"}, "copy": {"codec"}}
+
 # openpi's camera slots, in the order its models take them.
 SLOTS: dict[str, str] = {"base": "base_0_rgb", "left_wrist": "left_wrist_0_rgb", "right_wrist": "right_wrist_0_rgb"}
 
@@ -79,10 +82,16 @@ class RobotSpec(Strict):
             if doubled:
                 raise ValueError(f"{vector}: dimension names must differ, {', '.join(doubled)} occurs more than once")
         self._check_delta()
+        self._check_sources()
         self._check_cameras()
         self._check_clock_offsets()
         if self.recordings.format == "mcap" and (self.recordings.times or self.recordings.source_rate_hz):
             raise ValueError("recordings: `times` and `source_rate_hz` are for hdf5 and zarr; an mcap has its own stamps (see `clock`)")
+        if self.recordings.format != "mcap" and not self.recordings.times and self.recordings.source_rate_hz is None:
+            raise ValueError(
+                f"recordings: {self.recordings.format} needs `source_rate_hz` (the rate it was recorded at) or `times` (where its stamps "
+                "are); without either, the timeline's rate would silently stretch or shrink time"
+            )
         if self.recordings.format != "mcap" and self.recordings.clock != "log":
             raise ValueError(f"recordings: `clock: {self.recordings.clock}` is for mcap; {self.recordings.format} stamps come from `times`")
         return self
@@ -101,7 +110,25 @@ class RobotSpec(Strict):
                     "(models pair them by position); order state and action alike, or write `norm_stats: {action_space: absolute}`"
                 )
 
+    def _check_sources(self) -> None:
+        """A source that is read twice in one vector is a line that was copied and not edited."""
+        for vector, parts in (("state", self.state), ("action", [] if isinstance(self.action, NextState) else self.action)):
+            first: dict[tuple[str, str], list[str]] = {}
+            for part in parts:
+                for picked in part.picks():
+                    if picked in first:
+                        raise ValueError(
+                            f"{vector}: {', '.join(part.names)} and {', '.join(first[picked])} both read {picked[1]} of {picked[0]}; "
+                            "each number of the robot stands in the vector once"
+                        )
+                    first[picked] = part.names
+
     def _check_cameras(self) -> None:
+        shown: dict[str, str] = {}
+        for name, camera in self.cameras.items():
+            other = shown.setdefault(camera.source, name)
+            if other != name:
+                raise ValueError(f"cameras: {other} and {name} both show {camera.source}; each camera of the robot has a source of its own")
         first: dict[str, str] = {}
         for name, camera in self.cameras.items():
             if not name.replace("_", "").isalnum():
@@ -115,10 +142,12 @@ class RobotSpec(Strict):
             first[camera.role] = name
 
     def _check_clock_offsets(self) -> None:
-        known = self.streams_mapped
+        # Names of streams may hold dots: only the recording tells where they end, so any beginning may be one.
+        known = {beginning for source in self._sources for beginning in source.beginnings}
         for stream in self.timeline.clock_offsets:
             if stream not in known:
-                raise ValueError(f"timeline.clock_offsets: {stream!r} is not a mapped stream; mapped are: {', '.join(known)}")
+                mapped = ", ".join(self.streams_mapped)
+                raise ValueError(f"timeline.clock_offsets: {stream!r} is not a mapped stream; mapped are: {mapped}")
 
     @property
     def action_parts(self) -> list[VectorPart]:
@@ -150,10 +179,14 @@ class RobotSpec(Strict):
 
     @property
     def streams_mapped(self) -> list[str]:
-        """Every stream the spec reads, once, in order."""
+        """Every stream the spec reads, once, in order, as far as the spec alone tells: an MCAP topic that has dots up to the first."""
+        has_fields = self.recordings.format == "mcap"
+        return list(dict.fromkeys(source.beginnings[0 if has_fields else -1] for source in self._sources))
+
+    @property
+    def _sources(self) -> list[Source]:
         parts = [*self.state, *([] if isinstance(self.action, NextState) else self.action)]
-        sources = [p.source for p in parts] + [c.source for c in self.cameras.values()]
-        return list(dict.fromkeys(Source.parse(s).stream for s in sources))
+        return [Source.parse(text) for text in [*(p.source for p in parts), *(c.source for c in self.cameras.values())]]
 
     @property
     def open_options(self) -> OpenOptions:
@@ -163,7 +196,8 @@ class RobotSpec(Strict):
             rate_hz=self.recordings.source_rate_hz or float(self.timeline.rate_hz),
             time_sources=self.recordings.times,
             allow_truncated=self.recordings.truncated == "keep_whole",
-            bgr_streams=frozenset(Source.parse(c.source).stream for c in self.cameras.values() if c.channels == "bgr"),
+            bgr_sources=frozenset(str(Source.parse(c.source)) for c in self.cameras.values() if c.channels == "bgr"),
+            streams=frozenset(map(str, self._sources)),
         )
 
     @property
@@ -173,7 +207,7 @@ class RobotSpec(Strict):
         for camera in read["cameras"].values():
             del camera["role"]
         read["recordings"] = self.recordings.model_dump(mode="json", include={"format", "clock", "times", "source_rate_hz", "truncated"})
-        read["video"] = self.dataset.video.model_dump(mode="json")
+        read["video"] = self.dataset.video.model_dump(mode="json", include=_VIDEO_SETTINGS[self.dataset.video.codec])
         return fingerprint({"conversion": CONVERSION_VERSION, **read})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from vla_ops.errors import SpecError
 from vla_ops.robot import RobotSpec
 
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 COMPONENT_TYPE = "vla_ops.RobotPipeline"
 _ENV = re.compile(r"\{\{\s*env(?:\.(?P<dot>\w+)|\(\s*['\"](?P<call>\w+)['\"]\s*(?:,\s*['\"](?P<default>[^'\"]*)['\"]\s*)?\))\s*\}\}")
 
@@ -40,21 +41,76 @@ def load_robot(folder: str | Path) -> Robot:
     path = folder / "defs.yaml"
     if not path.is_file():
         raise SpecError("no such robot", file=path, todo=f"Folders with a defs.yaml: {', '.join(_neighbours(folder)) or 'none'}")
+    if not _NAME.match(folder.name):
+        todo = "Rename the folder with letters, digits and underscores."
+        raise SpecError("a robot is named after its folder, and Dagster cannot have this name", file=folder, found=folder.name, todo=todo)
     text = path.read_text(encoding="utf-8")
     try:
         document = yaml.safe_load(text)
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise SpecError(f"not YAML: {error}", file=path) from error
-    if not isinstance(document, dict) or document.get("type") != COMPONENT_TYPE or "attributes" not in document:
-        raise SpecError(f"a robot's YAML has `type: {COMPONENT_TYPE}` and `attributes:`", file=path)
+    if mistakes := [*_doubled(tree), *_not_a_robot(document)]:
+        raise _mistaken(path, mistakes)
     try:
         return Robot(folder.name, folder, RobotSpec.model_validate(resolve_env(document["attributes"])))
     except ValidationError as error:
-        lines = [f"{path}:{_line(tree, ('attributes', *_loc(e)))}: {'.'.join(map(str, _loc(e)))}: {_said(e)}" for e in error.errors()]
-        raise SpecError("\n".join(["the robot's YAML has mistakes", *lines]), file=path) from error
+        raise _mistaken(path, _mistakes(tree, error)) from error
     except KeyError as error:
         raise SpecError(f"environment variable {error.args[0]} is not set", file=path, todo=f"Run: export {error.args[0]}=...") from error
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    line: int
+    said: str
+
+
+def _mistaken(path: Path, mistakes: Sequence[_Mistake]) -> SpecError:
+    lines = [f"{path}:{mistake.line}: {mistake.said}" for mistake in sorted(set(mistakes), key=lambda m: m.line)]
+    return SpecError("\n".join(["the robot's YAML has mistakes", *lines]))
+
+
+def _doubled(node: yaml.Node | None) -> Iterator[_Mistake]:
+    """Keys that are there twice. YAML takes the last of them and says nothing: a camera copied and not renamed is lost."""
+    for value in node.value if isinstance(node, yaml.SequenceNode) else ():
+        yield from _doubled(value)
+    first: dict[str, int] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        line = key.start_mark.line + 1
+        if key.value in first:
+            yield _Mistake(line, f"{key.value}: is already at line {first[key.value]}; only one of them would count")
+        first.setdefault(key.value, line)
+        yield from _doubled(value)
+
+
+def _not_a_robot(document: Any) -> Iterator[_Mistake]:
+    if not isinstance(document, dict):
+        yield _Mistake(1, f"empty; a robot's YAML has `type: {COMPONENT_TYPE}` and `attributes:`")
+    elif document.get("type") != COMPONENT_TYPE:
+        yield _Mistake(1, f"type: found {document.get('type')!r}, expected {COMPONENT_TYPE}")
+    elif not isinstance(document.get("attributes"), dict):
+        yield _Mistake(1, "attributes: there are none; they say what the robot is (see robots/aloha_sim/defs.yaml)")
+
+
+def _mistakes(tree: yaml.Node | None, error: ValidationError) -> list[_Mistake]:
+    found = [e for e in error.errors() if not _of_another_branch(e, error)]
+    return [_Mistake(_line(tree, ("attributes", *_loc(e))), f"{_where(e)}{_said(e)}") for e in found]
+
+
+def _of_another_branch(error: Any, of: ValidationError) -> bool:
+    """True for what pydantic says of the forms of a key that were not meant: `action` is a list, or a mapping like {from: next_state}."""
+    is_branch = [str(key)[:1].isupper() or "[" in str(key) for key in error["loc"]]
+    if True not in is_branch or error["type"] not in {"model_type", "list_type", "float_type", "literal_error", "model_attributes_type"}:
+        return False
+    stem = error["loc"][: is_branch.index(True)]
+    return sum(e["loc"][: len(stem)] == stem for e in of.errors()) > 1
+
+
+def _where(error: Any) -> str:
+    """The keys on the way to a mistake, without the names that pydantic gives the branches of a union."""
+    keys = [str(key) for key in _loc(error) if not (str(key)[:1].isupper() or "[" in str(key))]
+    return f"{'.'.join(keys)}: " if keys else ""
 
 
 def resolve_env(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
@@ -72,7 +128,9 @@ def _loc(error: Any) -> tuple[str | int, ...]:
 
 
 def _said(error: Any) -> str:
-    return str(error["msg"]).removeprefix("Value error, ")
+    said = str(error["msg"]).removeprefix("Value error, ")
+    is_plain = isinstance(error["input"], str | int | float) and error["type"] != "value_error"
+    return f"{said}; found {error['input']!r}" if is_plain else said
 
 
 def _line(node: yaml.Node | None, loc: tuple[str | int, ...]) -> int:

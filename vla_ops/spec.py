@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,13 +15,19 @@ from pydantic_core import PydanticCustomError
 
 from vla_ops.recordings.base import Clock, Source
 
-type Kind = Literal["joint", "gripper", "position", "quaternion_xyzw", "quaternion_wxyz", "rotation", "velocity", "other"]
+type Kind = Literal[
+    "joint", "gripper", "position", "quaternion_xyzw", "quaternion_wxyz",
+    "rotation_vector", "rotation_rpy", "rotation_6d", "velocity", "other",
+]  # fmt: skip
 type Unit = Literal["rad", "deg", "m", "mm", "rad/s", "m/s", "N", "Nm", "px", "ratio", "1"]
 type Resample = Literal["nearest", "hold", "linear"]
 type Level = Literal["ignore", "note", "warn", "quarantine"]
 # A list rather than a tuple: Dagster cannot draw a sample of a tuple's JSON schema.
 type Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 type Role = Literal["base", "left_wrist", "right_wrist"]
+
+# How many numbers each form of a rotation has.
+ROTATION_WIDTHS = {"quaternion_xyzw": 4, "quaternion_wxyz": 4, "rotation_vector": 3, "rotation_rpy": 3, "rotation_6d": 6}
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_]*$")
 _GRIPPER_NAME = re.compile(r"grip|claw|finger|jaw", re.IGNORECASE)
@@ -82,7 +89,7 @@ class TimelineSpec(Strict):
     rate_hz: int = Field(gt=0, le=1000)
     """Frames per second of the dataset. An integer: LeRobot's fps is one."""
     numbers: Resample = "linear"
-    """Numbers between samples: `linear` (angles unwrapped, quaternions slerped), `hold` the last, or `nearest`."""
+    """Numbers between samples: `linear` (angles unwrapped, rotations slerped), `hold` the last, or `nearest`."""
     images: Literal["nearest", "hold"] = "nearest"
     """Which image belongs to a frame: the `nearest` in time, or the last one before it (`hold`: what a policy would have seen)."""
     max_skew_ms: float = Field(default=50.0, gt=0)
@@ -94,7 +101,10 @@ class TimelineSpec(Strict):
     on_clock_jump: Literal["quarantine", "split"] = "quarantine"
     """What a clock that jumps back does: quarantine, or begin another episode at the jump."""
     clock_offsets: dict[str, Literal["start"] | float] = {}
-    """Streams on another clock: milliseconds to add to their stamps, or `start`: their first sample is the timeline's first."""
+    """Streams on another clock: milliseconds to add to their stamps, or `start`: their first sample is when all the others have begun.
+
+    A camera's `time_offset_ms` comes on top of either.
+    """
     min_frames: int = Field(default=2, ge=2)
     """Episodes shorter than this are dropped, and said so."""
 
@@ -109,7 +119,14 @@ class VectorPart(Strict):
     unit: Unit
     """Unit the recording is in. `rad` and `deg` are unwrapped when interpolated."""
     kind: Kind = "joint"
-    """What these dimensions are. `gripper` stays absolute in a delta action space; quaternions are slerped."""
+    """What these dimensions are. `gripper` stays absolute in a delta action space.
+
+    Rotations are interpolated as rotations (slerp) and written so that they do not jump from one frame to the next:
+    `quaternion_xyzw` and `quaternion_wxyz` (4 names): unit quaternions, by where w stands;
+    `rotation_vector` (3 names, rad or deg): the axis times the angle, as UMI, UR and SciPy's `as_rotvec` have it;
+    `rotation_rpy` (3 names, rad or deg): roll, pitch, yaw about the fixed axes x, then y, then z (SciPy's `xyz`);
+    `rotation_6d` (6 names): the first two columns of the rotation matrix, one after the other.
+    """
     joints: list[str] | None = None
     """Select by the names the messages carry instead of by column, whatever order they come in."""
     limits: list[Pair] | Pair | None = None
@@ -123,6 +140,16 @@ class VectorPart(Strict):
         Source.parse(text)
         return text
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _says_which_rotation(cls, kind: Any) -> Any:
+        if kind == "rotation":
+            raise ValueError(
+                "kind 'rotation' does not say which numbers these are; write `rotation_vector` (axis times angle), "
+                "`rotation_rpy` (roll, pitch, yaw) or `rotation_6d` (two columns of the matrix)"
+            )
+        return kind
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name in self.names:
@@ -134,14 +161,20 @@ class VectorPart(Strict):
                     f"would be delta-encoded. Give it its own entry with `kind: gripper` (slice the source, e.g. {self.source}[6:7])"
                 )
         self._check_width()
-        if self.kind.startswith("quaternion") and len(self.names) != 4:
-            raise ValueError(f"source {self.source!r}: kind {self.kind} needs 4 names, found {len(self.names)}: {self.names}")
+        self._check_rotation()
         if len(self.each_limits()) not in (0, len(self.names)):
             raise ValueError(f"source {self.source!r}: {len(self.each_limits())} limits for {len(self.names)} names")
         for low, high in self.each_limits():
             if low >= high:
                 raise ValueError(f"source {self.source!r}: limits [{low}, {high}] are not [low, high]")
         return self
+
+    def _check_rotation(self) -> None:
+        needed = ROTATION_WIDTHS.get(self.kind, len(self.names))
+        if len(self.names) != needed:
+            raise ValueError(f"source {self.source!r}: kind {self.kind} needs {needed} names, found {len(self.names)}: {self.names}")
+        if self.kind in ("rotation_vector", "rotation_rpy") and self.unit not in ("rad", "deg"):
+            raise ValueError(f"source {self.source!r}: kind {self.kind} is in `rad` or `deg`, found unit {self.unit!r}")
 
     def _check_width(self) -> None:
         if self.joints is not None and len(self.joints) != len(self.names):
@@ -155,6 +188,16 @@ class VectorPart(Strict):
             return
         if width != len(self.names):
             raise ValueError(f"source {self.source!r} selects {width} columns but there are {len(self.names)} names: {self.names}")
+
+    def picks(self) -> list[tuple[str, str]]:
+        """What is read, as far as the text tells: (stream and field, which of its columns or joints)."""
+        source = Source.parse(self.source)
+        columns, whole = source.columns, str(replace(source, columns=None))
+        if self.joints is not None:
+            return [(whole, f"joint {joint}") for joint in self.joints]
+        if isinstance(columns, slice) and columns.stop is not None and columns.stop > 0:
+            return [(whole, f"column {k}") for k in range(columns.start or 0, columns.stop)]
+        return [(whole, f"column {k}") for k in columns] if isinstance(columns, tuple) else [(whole, "all that follows")]
 
     def each_limits(self) -> list[tuple[float, float]]:
         """[low, high] for every name; an empty list where no limits are given."""
@@ -207,6 +250,8 @@ class TaskFrom(Strict):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
+        if self.text is not None and self.text.startswith("DECIDE"):
+            raise ValueError("task: this text is still the one that was suggested; it would be the prompt of every episode")
         if (self.origin is None) == (self.text is None):
             raise ValueError("task: write either {from: recording}, {from: folder} or {text: ...}")
         return self

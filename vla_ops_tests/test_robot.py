@@ -50,6 +50,78 @@ def test_positions_are_derived_from_names() -> None:
     assert spec.streams_mapped == ["/arm", "/eef", "/cam", "/wrist"]
 
 
+@pytest.mark.parametrize("key", ["/arm", "/arm.position", "/cam"])
+def test_a_clock_offset_may_name_any_dotted_beginning_of_a_source_since_names_of_streams_may_hold_dots(key: str) -> None:
+    assert RobotSpec.model_validate(changed("timeline.clock_offsets", {key: 5})).timeline.clock_offsets == {key: 5}
+
+
+def test_a_stream_of_arrays_is_mapped_by_its_whole_dotted_name() -> None:
+    attributes = changed("recordings", ATTRIBUTES["recordings"] | {"format": "hdf5", "source_rate_hz": 30}) | {
+        "cameras": {"cam": {"source": "observation.images.front", "channels": "bgr"}}
+    }
+    spec = RobotSpec.model_validate(attributes)
+    assert spec.streams_mapped == ["/arm.position", "/eef", "observation.images.front"]
+    assert spec.open_options.bgr_sources == {"observation.images.front"}
+    assert spec.open_options.streams == {"/arm.position[0:6]", "/eef", "observation.images.front"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("cameras.cam_wrist.source", "/cam", "cam_high and cam_wrist both show /cam"),
+        ("state.1.source", "/arm.position[5:6]", "gripper and j1, j2, j3, j4, j5, j6 both read column 5 of /arm.position"),
+        ("recordings.format", "hdf5", "hdf5 needs `source_rate_hz`"),
+        ("recordings.format", "zarr", "zarr needs `source_rate_hz`"),
+        ("task", {"text": "DECIDE: what the robot does, in one sentence"}, "still the one that was suggested"),
+    ],
+)
+def test_what_was_copied_and_not_edited_is_refused(path: str, value: Any, said: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        RobotSpec.model_validate(changed(path, value))
+    assert said in str(error.value)
+
+
+def test_a_key_that_is_there_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    folder = robot_in(tmp_path / "arm", ATTRIBUTES)
+    text = (folder / "defs.yaml").read_text()
+    (folder / "defs.yaml").write_text(text.replace("    cam_wrist:\n", "    cam_high:\n"))
+    first = text.splitlines().index("    cam_high:") + 1
+    with pytest.raises(SpecError) as error:
+        load_robot(folder)
+    assert f"defs.yaml:{first + 3}: cam_high: is already at line {first}; only one of them would count" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "defs.yaml:1: empty"),
+        ("type: vla_ops.RobotPipelin\nattributes: {}", "type: found 'vla_ops.RobotPipelin', expected vla_ops.RobotPipeline"),
+        ("type: vla_ops.RobotPipeline", "attributes: there are none"),
+    ],
+)
+def test_a_file_that_is_no_robot_says_what_is_wrong_with_it(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "arm").mkdir()
+    (tmp_path / "arm" / "defs.yaml").write_text(text)
+    with pytest.raises(SpecError) as error:
+        load_robot(tmp_path / "arm")
+    assert said in str(error.value)
+
+
+def test_a_value_of_the_wrong_kind_is_shown_and_the_other_forms_of_its_key_are_not(tmp_path: Path) -> None:
+    action = [{"source": "/leader", "names": ["a", "gripper"], "unit": "rad"}]
+    folder = robot_in(tmp_path / "arm", changed("timeline.rate_hz", 29.97) | {"action": action})
+    with pytest.raises(SpecError) as error:
+        load_robot(folder)
+    assert "timeline.rate_hz: Input should be a valid integer, got a number with a fractional part; found 29.97" in str(error.value)
+    assert "action.0: 'gripper' of source '/leader' looks like a gripper" in str(error.value)
+    assert "NextState" not in str(error.value)
+
+
+def test_a_folder_whose_name_dagster_cannot_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"found my-arm\. Rename the folder"):
+        load_robot(robot_in(tmp_path / "my-arm", ATTRIBUTES))
+
+
 def test_nothing_is_delta_encoded_in_an_absolute_action_space() -> None:
     spec = RobotSpec.model_validate(changed("norm_stats", {"action_space": "absolute"}))
     assert not any(spec.delta_mask)
@@ -95,6 +167,16 @@ def test_what_conversion_does_not_read_converts_nothing_again(path: str, value: 
         ("cameras.cam_wrist.role", "base", "cam_high and cam_wrist both have role base"),
         ("state.0.names", ["j1", "j2"], "'/arm.position[0:6]' selects 6 columns but there are 2 names"),
         ("state.1.kind", "joint", "'gripper' of source '/eef' looks like a gripper but is not marked"),
+        ("state.1.kind", "rotation", "write `rotation_vector` (axis times angle), `rotation_rpy` (roll, pitch, yaw) or `rotation_6d`"),
+        ("state.0.kind", "rotation_vector", "kind rotation_vector needs 3 names, found 6"),
+        ("state.0.kind", "rotation_rpy", "kind rotation_rpy needs 3 names, found 6"),
+        ("state.0.kind", "quaternion_wxyz", "kind quaternion_wxyz needs 4 names, found 6"),
+        (
+            "state.1",
+            {"source": "/eef", "names": ["a"] * 3, "unit": "rad", "kind": "rotation_6d"},
+            "kind rotation_6d needs 6 names, found 3",
+        ),
+        ("state.1", {"source": "/eef", "names": ["a", "b", "c"], "unit": "1", "kind": "rotation_rpy"}, "in `rad` or `deg`, found unit '1'"),
         ("state.1.names", ["j1"], "j1 occurs more than once"),
         ("dataset.repo_id", "arm", "the Hub takes `owner/name`"),
         ("dataset.repo_id", "my--lab/arm", "refuses '--'"),

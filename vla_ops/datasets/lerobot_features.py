@@ -19,6 +19,8 @@ VIDEO_FILES_MB = 200
 
 _ENCODER_KEYS = ("g", "crf", "preset", "fast_decode", "video_backend", "extra_options")
 
+_AGAIN = "The store was changed or damaged: delete {}, and the next run converts that recording again."
+
 
 def video_key(camera: str) -> str:
     """LeRobot's feature name of a camera."""
@@ -98,7 +100,7 @@ def _check_against_spec(first: Episode, spec: RobotSpec) -> None:
 def _check_complete(episode: Episode) -> None:
     meta = episode.meta
     if meta.length < 1:
-        raise DatasetError("an episode has no frames", episode=episode.id, todo="Delete its folder and convert its recording again.")
+        raise DatasetError("an episode has no frames", episode=episode.id, todo=_AGAIN.format(episode.folder.parent))
     for camera, video in meta.videos.items():
         if video.frames != meta.length:
             raise DatasetError(
@@ -107,7 +109,7 @@ def _check_complete(episode: Episode) -> None:
                 stream=camera,
                 found=f"{video.frames} frames",
                 expected=f"{meta.length} frames",
-                todo="Delete the episode's folder and convert its recording again.",
+                todo=_AGAIN.format(episode.folder.parent),
             )
     missing = [name for name in (*VECTORS, *map(video_key, meta.videos)) if name not in meta.stats]
     if missing:

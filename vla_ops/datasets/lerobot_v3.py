@@ -105,11 +105,40 @@ def write_lerobot_v3(
     return made
 
 
-def update_dataset(root: Path, episodes: Sequence[Episode], *, spec: RobotSpec, robot: str) -> DatasetVersion:
+def update_dataset(
+    root: Path, episodes: Sequence[Episode], *, spec: RobotSpec, robot: str, progress: Progress | None = None
+) -> DatasetVersion:
     """Write the dataset of `episodes` in the order of the version in use; see `order_episodes` and `write_lerobot_v3`."""
     current = current_version(root)
     ordered = order_episodes(episodes, current.folder if current else None)
-    return write_lerobot_v3(root, ordered, spec=spec, robot=robot)
+    return write_lerobot_v3(root, ordered, spec=spec, robot=robot, progress=progress)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a dataset holds, counted from its parquet files: `listed` episodes, and frames."""
+
+    listed: int
+    frames: int
+
+    @classmethod
+    def by(cls, folder: Path) -> Held:
+        """Count. Raise DatasetError naming the file if one was damaged since it was written."""
+        return cls(_rows(folder, "meta/episodes/*/*.parquet"), _rows(folder, "data/*/*.parquet"))
+
+
+def _rows(folder: Path, pattern: str) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count = 0
+    for path in folder.glob(pattern):
+        try:
+            count += pq.read_metadata(path).num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            todo = f"Delete {folder}; the next run writes it anew from the episodes."
+            raise DatasetError("not a whole parquet file", file=path, found=str(error), todo=todo) from error
+    return count
 
 
 def _version(features: dict[str, Any], entries: Sequence[Entry], *, robot: str, licence: str) -> str:

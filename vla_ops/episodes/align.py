@@ -7,13 +7,14 @@ exactly k / rate after its beginning. Every frame of every stream carries its sk
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vla_ops.episodes.rotations import continuous, slerp
 from vla_ops.errors import AlignmentError
 from vla_ops.recordings.base import Float64, Int64
-from vla_ops.spec import Kind, Resample, TimelineSpec, Unit
+from vla_ops.spec import ROTATION_WIDTHS, Kind, Resample, TimelineSpec, Unit
 
 _MS = 1_000_000
 # Recorders round stamps to nano- or microseconds; the last frame must not be lost to that.
@@ -23,11 +24,15 @@ _TURN: dict[str, float] = {"rad": 2 * np.pi, "deg": 360.0}
 
 @dataclass(frozen=True)
 class Clocked:
-    """One stream to be aligned: its stamps, int64 [n] in the order recorded, and how to resample it."""
+    """One stream to be aligned: its stamps, int64 [n] in the order recorded, and how to resample it.
+
+    `latency_ns` is added to the stamps after its clock has been brought to the others': `clock_offsets: start` does not undo it.
+    """
 
     name: str
     stamps_ns: Int64
     method: Resample
+    latency_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,14 +120,14 @@ def place(stamps_ns: Int64, frames_ns: Int64, method: Resample) -> Placement:
 
 
 def resample(values: Float64, placement: Placement, *, kind: Kind = "other", unit: Unit = "1") -> Float64:
-    """Values [n, d] -> [frames, d]. Angles go the short way round and stay on the turn they were recorded on; quaternions are slerped."""
+    """Values [n, d] -> [frames, d]. Angles go the short way round and stay on the turn they were recorded on; rotations are slerped."""
+    if kind in ROTATION_WIDTHS:
+        return _resample_rotations(values, placement, kind, unit)
     if placement.fraction is None:
         return values[placement.index]
     before = values[placement.index]
     after = values[np.minimum(placement.index + 1, len(values) - 1)]
     fraction = placement.fraction[:, None]
-    if kind.startswith("quaternion"):
-        return _slerp(before, after, fraction)
     # On a sample the next one has no say: 0 * NaN is NaN.
     step = np.where(fraction > 0, after - before, 0.0)
     if unit in _TURN and kind not in ("velocity", "other"):
@@ -132,23 +137,12 @@ def resample(values: Float64, placement: Placement, *, kind: Kind = "other", uni
     return before + fraction * step
 
 
-def _slerp(before: Float64, after: Float64, fraction: Float64) -> Float64:
-    """Shoemake's spherical interpolation of rows [n, 4] in any component order, with the sign continuous over the rows."""
-    before, after = (q / np.linalg.norm(q, axis=1, keepdims=True) for q in (before, after))
-    dot = np.sum(before * after, axis=1, keepdims=True)
-    after, dot = np.where(dot < 0, -after, after), np.clip(np.abs(dot), 0.0, 1.0)
-    angle = np.arccos(dot)
-    # Below this angle sin(angle) loses its digits and the chord is the arc.
-    small = angle < 1e-6
-    sine = np.where(small, 1.0, np.sin(angle))
-    weights = (
-        np.where(small, 1 - fraction, np.sin((1 - fraction) * angle) / sine),
-        np.where(small, fraction, np.sin(fraction * angle) / sine),
-    )
-    mixed = weights[0] * before + weights[1] * after
-    mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-    flips = np.where(np.sum(mixed[1:] * mixed[:-1], axis=1) < 0, -1.0, 1.0)
-    return mixed * np.concatenate([[1.0], np.cumprod(flips)])[:, None]
+def _resample_rotations(values: Float64, placement: Placement, kind: Kind, unit: Unit) -> Float64:
+    taken = values[placement.index]
+    if placement.fraction is not None:
+        following = values[np.minimum(placement.index + 1, len(values) - 1)]
+        taken = slerp(taken, following, placement.fraction[:, None], kind=kind, unit=unit)
+    return continuous(taken, values[placement.index[0]], kind=kind, unit=unit)
 
 
 def _check_stamps(stream: Clocked) -> None:
@@ -169,12 +163,13 @@ def _check_stamps(stream: Clocked) -> None:
 
 
 def _on_one_clock(streams: Sequence[Clocked], spec: TimelineSpec) -> list[Clocked]:
+    """Add offsets, then what `start` asks for, then latencies: those of sensors are no part of how two clocks lie to each other."""
     offsets = {s.name: spec.clock_offsets.get(_stream_of(s.name)) for s in streams}
     anchored = [s for s in streams if offsets[s.name] != "start"]
     if not anchored:
         raise AlignmentError("every stream has `clock_offsets: start`", todo="Leave one stream without it: its clock is the timeline's.")
-    first = max(int(s.stamps_ns[0]) for s in anchored)
-    return [Clocked(s.name, s.stamps_ns + _offset_ns(s, offsets[s.name], first), s.method) for s in streams]
+    first = max(int(s.stamps_ns[0]) + _offset_ns(s, offsets[s.name]) for s in anchored)
+    return [replace(s, stamps_ns=s.stamps_ns + _offset_ns(s, offsets[s.name], first) + s.latency_ns, latency_ns=0) for s in streams]
 
 
 def _stream_of(name: str) -> str:
@@ -182,7 +177,7 @@ def _stream_of(name: str) -> str:
     return name.partition("|")[0]
 
 
-def _offset_ns(stream: Clocked, offset: str | float | None, first: int) -> int:
+def _offset_ns(stream: Clocked, offset: str | float | None, first: int = 0) -> int:
     if offset == "start":
         return first - int(stream.stamps_ns[0])
     return round(float(offset or 0.0) * _MS)

@@ -5,18 +5,19 @@ Everything is made in a work folder and renamed into place at the end, so that a
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vla_ops.episodes.align import align
-from vla_ops.episodes.episode import EpisodeSource, Progress, write_episode
+from vla_ops.episodes.episode import EpisodeSource, write_episode
 from vla_ops.episodes.pictures import write_pictures
 from vla_ops.episodes.read import read_span
 from vla_ops.episodes.store import RECORDING, Episode, EpisodeMeta, RobotStore
@@ -25,6 +26,18 @@ from vla_ops.files import replacing
 from vla_ops.recordings import open_recording
 from vla_ops.recordings.base import Recording, Span
 from vla_ops.robot import RobotSpec
+
+# Called with the number of camera frames that are newly done, and the part of the recording that is done, 0 to 1.
+type Progress = Callable[[int, float], None]
+
+# A file that is not reachable now, or a machine that is out of something: the recording itself is not to blame.
+_NOT_ITS_FAULT = frozenset(
+    {
+        errno.ENOENT, errno.ESTALE, errno.EIO, errno.ENODEV, errno.ENXIO, errno.EACCES, errno.EPERM,
+        errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+        errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class Conversion:
 
     recording: str
     source_version: str
+    # Empty: not the recording's fault, the next run tries it again.
     spec_fingerprint: str
     episodes: list[int] = field(default_factory=list)
     frames: int = 0
@@ -91,12 +105,30 @@ def convert_recording(job: ConversionJob, progress: Progress | None = None) -> C
     except _NothingUsableError as none:
         result = replace(result, quarantined=none.reason, rejected=none.rejected, notes=none.notes)
     except VlaOpsError as error:
-        result = replace(result, quarantined=_said(error, job))
+        result = _blamed(replace(result, quarantined=_said(error, job)), error)
     except Exception as error:  # A damaged file can break a library in ways nobody listed; it must not stop the others.
         said = traceback.format_exception_only(error)[-1].strip()
         reason = f"unexpected {said} [file {job.recording}]. Probably a defect here: report it with the traceback in the quarantine file."
-        result = replace(result, quarantined=reason, traceback=traceback.format_exc())
+        result = _blamed(replace(result, quarantined=reason, traceback=traceback.format_exc()), error)
     remember(store, result)
+    return result
+
+
+def out_of_reach(store: RobotStore, recording: str, source_version: str, error: Exception) -> Conversion:
+    """Quarantine a recording that could not be fetched from where it is; the next run tries it again."""
+    said = f"the recording could not be fetched [file {recording}]; found {type(error).__name__}: {error}"
+    result = Conversion(recording, source_version, "", quarantined=f"{said}. The next run tries it again.")
+    remember(store, result)
+    return result
+
+
+def _blamed(result: Conversion, error: BaseException) -> Conversion:
+    """Let the next run try it again where the cause is a file that is out of reach for now, or a machine that is out of memory."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _NOT_ITS_FAULT):
+            return replace(result, spec_fingerprint="", quarantined=f"{result.quarantined} The next run tries it again.")
+        cause = cause.__cause__
     return result
 
 
@@ -128,6 +160,21 @@ class _NothingUsableError(Exception):
         super().__init__(self.reason)
 
 
+@dataclass
+class _Done:
+    """How far the conversion of a recording is: `frames` of `expected` camera frames in span number `span` of `spans`."""
+
+    span: int = 0
+    spans: int = 1
+    frames: int = 0
+    expected: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1, taking the spans for equally long."""
+        return (self.span + min(1.0, self.frames / max(1, self.expected))) / self.spans
+
+
 class _RecordingConversion:
     """The conversion of one recording in progress: what is kept and what is rejected so far."""
 
@@ -137,6 +184,7 @@ class _RecordingConversion:
         self.rejected: list[Rejected] = []
         self.notes: list[str] = []
         self.count = 0
+        self.done = _Done()
 
     def run(self) -> None:
         job = self.job
@@ -145,8 +193,10 @@ class _RecordingConversion:
             if not spans:
                 raise AlignmentError("the recording is empty", found="no episode", expected="at least one")
             self._refuse_clock_jumps(spans)
-            for span in spans:
+            self.notes += recording.notes()
+            for k, span in enumerate(spans):
                 with self._rejecting(span):
+                    self.done = _Done(k, len(spans))
                     self._span(recording, span)
 
     def outcome(self, result: Conversion) -> Conversion:
@@ -170,14 +220,20 @@ class _RecordingConversion:
     def _span(self, recording: Recording, span: Span) -> None:
         streams = read_span(recording, span, self.job.spec)
         alignment = align(list(streams.clocks.values()), self.job.spec.timeline)
-        self.notes += [f"episode {span.name}: {note}" for note in alignment.notes]
+        self.notes += [f"episode {span.name}: {note}" for note in [*streams.notes, *alignment.notes]]
         metadata = dict(recording.metadata())
+        self.done.expected = sum(timeline.frames for timeline in alignment.timelines) * max(1, len(streams.cameras))
         for timeline in alignment.timelines:
             source = EpisodeSource(self.job.recording, self.count, span, streams, timeline, metadata, self.job.source_version)
             with self._rejecting(span):
                 folder = self.work / str(self.count)
-                self.kept.append(write_episode(folder, source, self.job.spec, cores=self.job.cores, progress=self.progress))
+                self.kept.append(write_episode(folder, source, self.job.spec, cores=self.job.cores, progress=self._advance))
             self.count = source.index + 1
+
+    def _advance(self, frames: int) -> None:
+        self.done.frames += frames
+        if self.progress is not None:
+            self.progress(frames, self.done.fraction)
 
     @contextmanager
     def _rejecting(self, span: Span) -> Iterator[None]:

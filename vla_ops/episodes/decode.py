@@ -13,6 +13,7 @@ import numpy as np
 
 from vla_ops.episodes.bitstream import is_annexb, is_keyframe, read_jpeg_header, whole_jpeg
 from vla_ops.episodes.image_stats import is_full_range, plane
+from vla_ops.episodes.keyframes import INTER_CODECS
 from vla_ops.episodes.track import Run, Track, encoded_images, runs_of
 from vla_ops.errors import RecordingFormatError, UnknownEncodingError
 from vla_ops.recordings.base import EncodedImage, ImageStream, UInt8
@@ -20,8 +21,6 @@ from vla_ops.recordings.base import EncodedImage, ImageStream, UInt8
 if TYPE_CHECKING:
     import av
 
-# Video whose pictures need their neighbours to be decoded.
-INTER_CODECS = frozenset({"h264", "hevc", "av1"})
 _DECODERS = {"jpeg": "mjpeg", "mjpeg": "mjpeg", "png": "png", "h264": "h264", "hevc": "hevc", "av1": "libdav1d"}
 _ITU601 = 5
 _OTHER_MATRICES = frozenset({1, 4, 7, 9, 10})  # BT.709, FCC, SMPTE 240M, BT.2020
@@ -121,7 +120,7 @@ def _decoded_video(stream: ImageStream, runs: Sequence[Run]) -> Iterator[Picture
     run = next(left)
     for image, frame in video.decode(stream.packets(np.arange(len(stream.stamps_ns)))):
         if image > run.image:
-            todo = "Map the stream so that the episode starts later, or leave the recording out."
+            todo = "The recording is damaged there: repair it or leave it out."
             raise RecordingFormatError("a video image lies before the first keyframe", image=run.image, expected=f">= {image}", todo=todo)
         if image == run.image:
             yield Picture(run, frame, thumbnail(frame))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from fractions import Fraction
@@ -141,4 +142,6 @@ class PacketCopier(_Mp4):
 
     def finish(self) -> VideoInfo:
         """Describe what was written."""
-        return VideoInfo(self.height, self.width, self.codec, self.pix_fmt, self.frames)
+        extradata = self.stream.codec_context.extradata
+        header = hashlib.sha256(extradata).hexdigest()[:8] if extradata else ""
+        return VideoInfo(self.height, self.width, self.codec, self.pix_fmt, self.frames, header=header)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from vla_ops.episodes.convert import Conversion
-from vla_ops.episodes.plan import REFUSED, Plan, forget, make_plan, sweep_store
+from vla_ops.episodes.convert import Conversion, remember
+from vla_ops.episodes.misfits import find_misfits
+from vla_ops.episodes.plan import REFUSED, Plan, forget, forget_outdated, make_plan, refuse, sweep_store
 from vla_ops.episodes.pool import Event, Lost, convert_many
 from vla_ops.episodes.progress import Meter
 from vla_ops.episodes.store import RobotStore
@@ -17,6 +19,8 @@ from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot_file import Robot
 
 type Say = Callable[[str], None]
+# Gets every outcome as it comes.
+type Each = Callable[[Conversion | Lost], None]
 # Shows the progress of converting these files; passes the outcomes through.
 type Watch = Callable[[Sequence[RecordingFile], Iterator[Event]], Iterator[Conversion | Lost]]
 
@@ -52,7 +56,7 @@ def ingest(
     only: Collection[str] | None = None,
     workers: int | None = None,
     watch: Watch | None = None,
-    each: Callable[[Conversion | Lost], None] | None = None,
+    each: Each | None = None,
 ) -> Ingested:
     """Convert what is new or changed, or exactly the recordings `only`; forget what is gone.
 
@@ -60,26 +64,48 @@ def ingest(
     the progress), `each` every outcome as it comes. Raise StoreError when the store fails, RecordingError when the recordings cannot
     be listed. A recording that cannot be used raises nothing: it is quarantined.
     """
+
+    def tell(outcome: Conversion | Lost) -> None:
+        say(_line(outcome))
+        if each is not None:
+            each(outcome)
+
     with only_one(store.root, lambda who: say(f"{robot.name}: waiting, {who} is converting its recordings")):
         for left in sweep_store(store):
             say(f"removed what a killed run left: {left.name}")
         plan = _plan(robot, store, say=say, only=only)
         todo = _chosen(plan, only)
-        files = [file for file, _ in todo]
         watch = watch or (lambda files, events: Meter(files, say).watch(events))
-        outcomes: list[Conversion | Lost] = []
+        outcomes: list[Conversion | Lost] = list(_refused(store, plan))
+        for refusal in outcomes:
+            tell(refusal)
         with _swept(store, outcomes), closing(convert_many(todo, spec=robot.spec, store=store.root, workers=workers)) as events:
-            for outcome in watch(files, events):
-                say(_line(outcome))
+            for outcome in watch([file for file, _ in todo], events):
+                tell(outcome)
                 outcomes.append(outcome)
-                if each is not None:
-                    each(outcome)
-        return Ingested(plan, outcomes)
+        forget_outdated(store, plan, [outcome.recording for outcome in outcomes if isinstance(outcome, Lost)])
+        return Ingested(plan, _without_misfits(store, plan, outcomes, tell))
+
+
+def _refused(store: RobotStore, plan: Plan) -> Iterator[Conversion]:
+    """Put into quarantine what the plan alone refuses, and yield what is newly there."""
+    refusals = (refuse(store, found) for found in plan.found if found.reason)
+    return (refusal for refusal in refusals if refusal is not None)
+
+
+def _without_misfits(store: RobotStore, plan: Plan, outcomes: Sequence[Conversion | Lost], tell: Each) -> list[Conversion | Lost]:
+    """Quarantine what cannot be in one dataset with the others: it would keep them from becoming one."""
+    odd = {misfit.recording: misfit for misfit in find_misfits(store, plan, outcomes)}
+    for misfit in odd.values():
+        remember(store, misfit)
+        tell(misfit)
+    return [odd.get(outcome.recording, outcome) for outcome in outcomes]
 
 
 def _plan(robot: Robot, store: RobotStore, *, say: Say, only: Collection[str] | None) -> Plan:
     """Plan, forget what is gone, and say what will be done."""
     plan = make_plan(robot, store, again=only or ())
+    _refuse_unknown(plan, only or ())
     _refuse_to_forget_all(robot, store, plan)
     forget(store, plan.removed)
     say(_opening(robot, plan, len(_chosen(plan, only))))
@@ -104,6 +130,15 @@ def _swept(store: RobotStore, outcomes: Sequence[Conversion | Lost]) -> Iterator
         sweep_store(store)
 
 
+def _refuse_unknown(plan: Plan, only: Collection[str]) -> None:
+    ids = [found.file.id for found in plan.found]
+    unknown = [key for key in only if key not in ids]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], ids, n=1)
+        todo = f"Did you mean {near[0]!r}?" if near else "`vla-ops status` counts what is there."
+        raise RecordingError("no such recording", file=unknown[0], found=f"{len(ids)} others", todo=todo)
+
+
 def _refuse_to_forget_all(robot: Robot, store: RobotStore, plan: Plan) -> None:
     """Raise RecordingError where every recording is gone: far more often a disk that is not mounted than a wish."""
     if plan.removed and not plan.found:
@@ -126,8 +161,6 @@ def _left_alone(robot: Robot, plan: Plan, only: Collection[str] | None) -> Itera
     refused = [f"{key} ({state})" for key, state in states.items() if state in REFUSED and (only is None or key in only)]
     if refused:
         yield f"in quarantine without being converted: {_some(refused)}"
-    if unknown := [key for key in only or () if key not in states]:
-        yield f"not there any more: {_some(unknown)}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from vla_ops.episodes.convert import Conversion, remember
 from vla_ops.episodes.store import Episode, RobotStore
-from vla_ops.errors import RecordingError
+from vla_ops.errors import DatasetError, RecordingError
 from vla_ops.files import sweep
 from vla_ops.recordings.discover import ContentVersions, RecordingFile, list_recordings, same_names
 from vla_ops.robot_file import Robot
@@ -28,6 +28,8 @@ class Found:
     file: RecordingFile
     version: str
     state: State
+    # Why it is refused without being opened.
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Plan:
 
     found: list[Found]
     removed: list[str]
+    # Of the part of the YAML that conversion reads.
+    fingerprint: str
 
     @property
     def todo(self) -> list[tuple[RecordingFile, str]]:
@@ -76,7 +80,7 @@ def _observe(robot: Robot, store: RobotStore) -> list[_Observed]:
 
 
 def make_plan(robot: Robot, store: RobotStore, *, again: Collection[str] = ()) -> Plan:
-    """Compare what is there with what is stored. Recordings in `again` are converted whatever the store says."""
+    """Compare what is there with what is stored; nothing is changed. Recordings in `again` are converted whatever the store says."""
     fingerprint = robot.spec.conversion_fingerprint
     observed = _observe(robot, store)
     refused = _refused(observed, robot)
@@ -84,12 +88,11 @@ def make_plan(robot: Robot, store: RobotStore, *, again: Collection[str] = ()) -
     for seen in observed:
         key = seen.file.id
         if key in refused:
-            _refuse(store, key, seen.version, refused[key].reason)
-            found.append(Found(seen.file, seen.version, refused[key].state))
+            found.append(Found(seen.file, seen.version, refused[key].state, refused[key].reason))
         else:
             found.append(Found(seen.file, seen.version, _state(store, key, seen.version, fingerprint, again)))
     present = {f.file.id for f in found}
-    return Plan(found, [key for key in stored_ids(store) if key not in present])
+    return Plan(found, [key for key in stored_ids(store) if key not in present], fingerprint)
 
 
 @dataclass(frozen=True)
@@ -117,24 +120,32 @@ def _refused(observed: Sequence[_Observed], robot: Robot) -> dict[str, _Refusal]
     return refused
 
 
-def _refuse(store: RobotStore, key: str, version: str, reason: str) -> None:
-    known = store.read_quarantine(key)
-    if known is None or known["quarantined"] != reason:
-        # Without a fingerprint, so that it counts as changed once the reason is gone: its twin deleted, its name changed.
-        remember(store, Conversion(key, version, "", quarantined=reason))
+def refuse(store: RobotStore, found: Found) -> Conversion | None:
+    """Put a refused recording into quarantine; None if it is there with this reason already."""
+    known = store.read_quarantine(found.file.id)
+    if known is not None and known["quarantined"] == found.reason:
+        return None
+    # Without a fingerprint, so that it counts as changed once the reason is gone: its twin deleted, its name changed.
+    refusal = Conversion(found.file.id, found.version, "", quarantined=found.reason)
+    remember(store, refusal)
+    return refusal
+
+
+def _made_from(entry: dict[str, Any]) -> tuple[str, str]:
+    return entry["source_version"], entry["spec_fingerprint"]
 
 
 def _state(store: RobotStore, key: str, version: str, fingerprint: str, again: Collection[str]) -> State:
     if not version:
         return "unsettled"
     record, quarantine = store.read_recording(key), store.read_quarantine(key)
-    if record is None and quarantine is None:
-        return "new"
+    if record is None and (quarantine is None or quarantine["quarantined"] is None):
+        return "new"  # In the second case its episodes were deleted by hand.
     if key in again:
         return "changed"
     # A recording of which some episodes were rejected has both; its episodes then decide.
     entry = record if record is not None else quarantine
-    if entry is None or (entry["source_version"], entry["spec_fingerprint"]) != (version, fingerprint):
+    if entry is None or _made_from(entry) != (version, fingerprint):
         return "changed"
     return "converted" if record is not None else "quarantined"
 
@@ -168,19 +179,42 @@ def sweep_store(store: RobotStore) -> list[Path]:
     return [left for folder in folders for left in sweep(folder)]
 
 
+def forget_outdated(store: RobotStore, plan: Plan, ids: Collection[str]) -> None:
+    """Remove the episodes of recordings that were to be converted again and could not be, unless they are as good as new ones."""
+    for found in plan.found:
+        record = store.read_recording(found.file.id) if found.file.id in ids else None
+        if record is not None and _made_from(record) != (found.version, plan.fingerprint):
+            forget(store, [found.file.id])
+
+
 def _inside_work(path: Path, root: Path) -> bool:
     return any(".tmp-" in part for part in path.relative_to(root).parts)
 
 
 def usable_episodes(store: RobotStore, plan: Plan) -> list[Episode]:
-    """The stored episodes of the recordings that are there, by natural order of recording and then of episode."""
-    return [episode for found in plan.found for episode in store.read_episodes(found.file.id)]
+    """The stored episodes of the recordings that are there, by natural order of recording and then of episode.
+
+    Raise DatasetError naming them if some were made from other bytes or with another YAML than the present ones: a dataset holds
+    one kind of episode.
+    """
+    if outdated := [found.file.id for found in plan.found if found.state == "changed" and store.read_recording(found.file.id) is not None]:
+        raise DatasetError(
+            "recordings are not converted as they and the YAML now are",
+            found=", ".join(outdated[:5]) + (f" and {len(outdated) - 5} more" if len(outdated) > 5 else ""),
+            todo="Convert all that is new or changed first: the ingest job, or `vla-ops convert ROBOT` without --only.",
+        )
+    episodes = [episode for found in plan.found for episode in store.read_episodes(found.file.id)]
+    # Of a recording that is being rewritten the last good episodes stay, unless they are of another YAML.
+    return [episode for episode in episodes if episode.meta.spec_fingerprint == plan.fingerprint]
 
 
 def quarantine_reasons(store: RobotStore) -> list[dict[str, Any]]:
     """One row a recording or rejected episode that is not in the dataset: recording, episode, reason."""
     rows: list[dict[str, Any]] = []
     for entry in store.quarantined():
+        record = store.read_recording(entry["recording"])
+        if record is not None and _made_from(record) != _made_from(entry):
+            continue  # Left by a run that was killed after it had converted the recording.
         if entry.get("quarantined"):
             rows.append({"recording": entry["recording"], "episode": "all", "reason": entry["quarantined"]})
             continue

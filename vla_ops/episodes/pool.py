@@ -15,17 +15,18 @@ from typing import Any
 
 from vla_ops.episodes.convert import Conversion
 from vla_ops.episodes.video import available_cores
-from vla_ops.errors import StoreError
+from vla_ops.errors import SpecError, StoreError
 from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot import RobotSpec
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Progress: this many more camera frames of a recording are done."""
+    """Progress: this many more camera frames of a recording are done, and this part of the whole recording, 0 to 1."""
 
     recording: str
     frames: int
+    fraction: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ type Event = Frames | Conversion | Lost
 
 def default_workers() -> int:
     """VLA_OPS_WORKERS, or one worker for every two cores: a worker's cameras already use several threads."""
-    return int(os.environ.get("VLA_OPS_WORKERS", "0")) or max(1, available_cores() // 2)
+    asked = os.environ.get("VLA_OPS_WORKERS", "")
+    if asked and (not asked.isdecimal() or not int(asked)):
+        raise SpecError("VLA_OPS_WORKERS is not a number of workers", found=asked, expected="1 or more")
+    return int(asked or 0) or max(1, available_cores() // 2)
 
 
 def convert_many(
@@ -123,7 +127,7 @@ class _Driver(threading.Thread):
             for line in process.stdout:
                 event = json.loads(line)
                 if event["event"] == "frames":
-                    self.events.put(Frames(file.id, event["frames"]))
+                    self.events.put(Frames(file.id, event["frames"], event["fraction"]))
                 elif event["event"] == "store_error":
                     raise StoreError(event["said"])
                 else:

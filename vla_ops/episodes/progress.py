@@ -22,32 +22,58 @@ class Meter:
     every_s: float = EVERY_S
     done: int = 0
     frames: int = 0
-    bytes_done: int = 0
+    # Recording -> the part of it that is done, 0 to 1.
+    fractions: dict[str, float] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
     said_s: float = field(default_factory=time.monotonic)
 
     def watch(self, events: Iterator[Event]) -> Iterator[Conversion | Lost]:
         """Pass the outcomes through and say a line now and then."""
-        sizes = {file.id: file.size for file in self.files}
         for event in events:
-            if isinstance(event, Frames):
-                self.frames += event.frames
-            else:
-                self.done += 1
-                self.bytes_done += sizes[event.recording]
+            self.count(event)
+            if not isinstance(event, Frames):
                 yield event
             if time.monotonic() - self.said_s >= self.every_s:
                 self.said_s = time.monotonic()
                 self.say(self.line())
 
+    def count(self, event: Event) -> None:
+        """Count one event."""
+        if isinstance(event, Frames):
+            self.frames += event.frames
+            self.fractions[event.recording] = event.fraction
+        else:
+            self.done += 1
+            self.fractions[event.recording] = 1.0
+
+    @property
+    def fraction(self) -> float:
+        """The part of all bytes that is done, 0 to 1."""
+        total = sum(file.size for file in self.files)
+        return sum(file.size * self.fractions.get(file.id, 0.0) for file in self.files) / max(1, total)
+
     def line(self) -> str:
         """`12/500 recordings, 84,210 camera frames, 412 frames/s, about 3 min 20 s left`."""
         elapsed = max(time.monotonic() - self.started_s, 1e-9)
-        total = sum(file.size for file in self.files)
-        left = ""
-        if self.bytes_done:
-            left = f", about {_minutes(elapsed * (total - self.bytes_done) / self.bytes_done)} left"
+        done = self.fraction
+        left = f", about {_minutes(elapsed * (1 - done) / done)} left" if done else ""
         return f"{self.done}/{len(self.files)} recordings, {self.frames:,} camera frames, {self.frames / elapsed:,.0f} frames/s{left}"
+
+
+@dataclass
+class Steps:
+    """Says every few seconds how far something is that counts its steps."""
+
+    what: str
+    say: Callable[[str], None]
+    every_s: float = EVERY_S
+    said_s: float = field(default_factory=time.monotonic)
+
+    def show(self, done: int, total: int) -> None:
+        """Step `done` of `total` is finished."""
+        if time.monotonic() - self.said_s >= self.every_s:
+            self.said_s = time.monotonic()
+            self.say(f"{self.what}: {done:,}/{total:,}")
 
 
 def _minutes(seconds: float) -> str:

@@ -20,7 +20,7 @@ type Bool = npt.NDArray[np.bool_]
 
 _MS = 1_000_000
 # Kinds that a body cannot change at once. Commands and derivatives of other kinds may step as they please.
-_CONTINUOUS = ("joint", "position", "rotation")
+_CONTINUOUS = ("joint", "position", "rotation_vector", "rotation_rpy", "rotation_6d")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def judge_stream(name: str, stamps_ns: Int64, skew_ns: Int64, spec: QualitySpec)
 
 def judge_camera(camera: str, indices: Int64, encoder: Mapping[str, Any], *, rate_hz: int, spec: QualitySpec) -> Judged:
     """Judge a camera from the image index of each frame [frames] and what the encoder measured on the way."""
-    duplicated = float((np.diff(indices) == 0).mean()) if len(indices) > 1 else 0.0
+    duplicated = float((np.diff(indices) == 0).sum()) / len(indices)
     frozen_s = float(encoder["frozen_frames"]) / rate_hz
     black = float(encoder["black_fraction"])
     findings = judge(

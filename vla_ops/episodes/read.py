@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from vla_ops.episodes.align import Clocked, Placement, resample
+from vla_ops.episodes.clock_names import ClockNames
+from vla_ops.episodes.keyframes import from_first_keyframe
+from vla_ops.episodes.rotations import check_rotations
 from vla_ops.errors import RecordingError, SchemaMismatchError
 from vla_ops.recordings import missing_stream
 from vla_ops.recordings.base import Float64, ImageStream, Numbers, Recording, Source, Span
@@ -18,11 +21,12 @@ from vla_ops.spec import NextState, TaskFrom, VectorPart
 
 @dataclass(frozen=True)
 class SpanStreams:
-    """The mapped streams of one span. A part or camera finds its placement under its clock's name."""
+    """The mapped streams of one span. A part or camera finds its placement under its clock's name. `notes`: what was left out."""
 
     clocks: dict[str, Clocked]
     parts: dict[int, tuple[str, Float64]]
     cameras: dict[str, tuple[str, ImageStream]]
+    notes: list[str] = field(default_factory=list)
 
     def vector(self, parts: list[VectorPart], placements: Mapping[str, Placement]) -> Float64:
         """The vector made of `parts` on the timeline, float64 [frames, d]."""
@@ -34,7 +38,8 @@ class SpanStreams:
 
 
 def read_span(recording: Recording, span: Span, spec: RobotSpec) -> SpanStreams:
-    """Read all mapped numbers of `span` and open its cameras."""
+    """Read all mapped numbers of `span` and open its cameras. Raise SpecError for a clock offset or times of no stream."""
+    clock_names = ClockNames(recording, spec)
     clocks: dict[str, Clocked] = {}
     parts: dict[int, tuple[str, Float64]] = {}
     read: dict[tuple[str, str], Numbers] = {}
@@ -44,15 +49,17 @@ def read_span(recording: Recording, span: Span, spec: RobotSpec) -> SpanStreams:
         if key not in read:
             read[key] = recording.numbers(Source(*key), span)
         method = part.numbers or spec.timeline.numbers
-        clock = _clock(clocks, Clocked(source.stream, read[key].stamps_ns, method))
+        clock = _clock(clocks, Clocked(clock_names.of(source), read[key].stamps_ns, method))
         parts[id(part)] = (clock, _columns(read[key], source, part))
     cameras: dict[str, tuple[str, ImageStream]] = {}
+    notes: list[str] = []
     for name, camera in spec.cameras.items():
         source = Source.parse(camera.source)
-        stream = recording.images(source, span)
-        stamps = stream.stamps_ns + round(camera.time_offset_ms * 1e6)
-        cameras[name] = (_clock(clocks, Clocked(source.stream, stamps, spec.timeline.images)), stream)
-    return SpanStreams(clocks, parts, cameras)
+        stream = from_first_keyframe(recording.images(source, span), notes)
+        latency_ns = round(camera.time_offset_ms * 1e6)
+        cameras[name] = (_clock(clocks, Clocked(clock_names.of(source), stream.stamps_ns, spec.timeline.images, latency_ns)), stream)
+    clock_names.check()
+    return SpanStreams(clocks, parts, cameras, notes)
 
 
 def task_text(task: TaskFrom, span: Span, recording_id: str) -> str:
@@ -74,11 +81,13 @@ def task_text(task: TaskFrom, span: Span, recording_id: str) -> str:
 
 
 def _clock(clocks: dict[str, Clocked], wanted: Clocked) -> str:
-    """Register a clock and return its name; a stream resampled in two ways has two."""
-    name = wanted.name
-    if name in clocks and clocks[name].method != wanted.method:
-        name = f"{wanted.name}|{wanted.method}"
-    clocks.setdefault(name, Clocked(name, wanted.stamps_ns, wanted.method))
+    """Register a clock and return its name; a stream that is resampled in two ways, or with two latencies, has two."""
+    use = f"{wanted.name}|{wanted.method}"
+    names = (wanted.name, use, f"{use}{wanted.latency_ns / 1e6:+g}ms")
+    kept = {name: (clock.method, clock.latency_ns) for name, clock in clocks.items()}
+    wants = (wanted.method, wanted.latency_ns)
+    name = next(name for name in names if kept.get(name, wants) == wants)
+    clocks.setdefault(name, replace(wanted, name=name))
     return name
 
 
@@ -96,6 +105,7 @@ def _columns(numbers: Numbers, source: Source, part: VectorPart) -> Float64:
             expected=f"{len(part.names)}: {', '.join(part.names)}",
             todo="Correct `names` or the slice in `source`; `vla-ops inspect` shows the widths.",
         )
+    check_rotations(values, part.kind, part.names, str(source))
     return values
 
 

@@ -38,6 +38,8 @@ class VideoInfo:
     frames: int
     # Settings of the encoder (g, crf, preset, ...); empty where packets were copied.
     encoder: dict[str, Any] = field(default_factory=dict)
+    # Of copied video: which parameter sets its packets need. Videos with different ones cannot be joined.
+    header: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,13 @@ class RobotStore:
 
     def read_recording(self, recording_id: str) -> dict[str, Any] | None:
         """recording.json of a converted recording, or None."""
-        return _read_json(self.recording_folder(recording_id) / RECORDING)
+        folder = self.recording_folder(recording_id)
+        return _read_json(folder / RECORDING, to_delete=folder)
 
     def read_quarantine(self, recording_id: str) -> dict[str, Any] | None:
         """The quarantine entry of a recording, or None."""
-        return _read_json(self.quarantine_file(recording_id))
+        path = self.quarantine_file(recording_id)
+        return _read_json(path, to_delete=path)
 
     def read_episodes(self, recording_id: str) -> list[Episode]:
         """The episodes of one converted recording, in order."""
@@ -166,7 +170,7 @@ class RobotStore:
     def quarantined(self) -> Iterator[dict[str, Any]]:
         """Every quarantine entry, by recording id."""
         for path in sorted(self.quarantine.rglob("*.json")):
-            entry = _read_json(path)
+            entry = _read_json(path, to_delete=path)
             if entry is not None:
                 yield entry
 
@@ -177,18 +181,20 @@ class RobotStore:
 
 def load_episode(folder: Path) -> Episode:
     """Read an episode folder. Raise StoreError if it is not one."""
-    value = _read_json(folder / EPISODE)
+    value = _read_json(folder / EPISODE, to_delete=folder.parent)
     if value is None:
-        raise StoreError(
-            "not an episode folder: episode.json is missing", file=folder, todo="Delete the folder and convert its recording again."
-        )
+        raise StoreError("not an episode folder: episode.json is missing", file=folder, todo=_again(folder.parent))
     return Episode(folder, EpisodeMeta.from_json(value))
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path, *, to_delete: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise StoreError(f"not valid JSON: {error}", file=path, todo="Delete it and run the conversion again.") from error
+        raise StoreError(f"not valid JSON: {error}", file=path, todo=_again(to_delete)) from error
+
+
+def _again(to_delete: Path) -> str:
+    return f"The store was changed or damaged: delete {to_delete}, and the next run converts that recording again."

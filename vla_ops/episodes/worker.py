@@ -11,11 +11,13 @@ import os
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from vla_ops.episodes.convert import ConversionJob, convert_recording
+from vla_ops.episodes.convert import ConversionJob, convert_recording, out_of_reach
+from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import StoreError
 from vla_ops.recordings.discover import RecordingFile, local_copy
 from vla_ops.robot import RobotSpec
@@ -43,12 +45,19 @@ def _leave_with_parent(parent: int) -> None:
 
 def _serve(job: dict[str, Any], events: TextIO) -> None:
     progress = _Progress(events)
+    file, store = RecordingFile(**job["file"]), Path(job["store"])
+    spec = RobotSpec.model_validate(job["spec"])
     try:
-        file = RecordingFile(**job["file"])
-        store = Path(job["store"])
-        with local_copy(file, store / "cache") as path:
-            spec = RobotSpec.model_validate(job["spec"])
-            result = convert_recording(ConversionJob(file.id, str(path), job["source_version"], spec, store, job["cores"]), progress.add)
+        with ExitStack() as stack:
+            try:
+                path = stack.enter_context(local_copy(file, store / "cache"))
+            except StoreError:
+                raise
+            except Exception as error:  # Every file system has errors of its own.
+                result = out_of_reach(RobotStore(store), file.id, job["source_version"], error)
+            else:
+                made = ConversionJob(file.id, str(path), job["source_version"], spec, store, job["cores"])
+                result = convert_recording(made, progress.add)
     except StoreError as error:
         print(json.dumps({"event": "store_error", "said": str(error)}), file=events)
         return
@@ -60,16 +69,17 @@ class _Progress:
     """Collects frame counts from the camera threads and sends them now and then."""
 
     def __init__(self, events: TextIO) -> None:
-        self.events, self.frames, self.sent_s = events, 0, time.monotonic()
+        self.events, self.frames, self.fraction, self.sent_s = events, 0, 0.0, time.monotonic()
 
-    def add(self, frames: int) -> None:
+    def add(self, frames: int, fraction: float) -> None:
         self.frames += frames
+        self.fraction = fraction
         if time.monotonic() - self.sent_s > _REPORT_EVERY_S:
             self.send()
 
     def send(self) -> None:
         frames, self.frames, self.sent_s = self.frames, 0, time.monotonic()
-        print(json.dumps({"event": "frames", "frames": frames}), file=self.events)
+        print(json.dumps({"event": "frames", "frames": frames, "fraction": self.fraction}), file=self.events)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from vla_ops.episodes.pictures import CONTACT_SHEET, PLOT
 from vla_ops.episodes.plan import quarantine_reasons
 from vla_ops.episodes.pool import Lost
 from vla_ops.episodes.store import Episode
-from vla_ops.lineage.names import CODE_VERSION, Stage, provenance
+from vla_ops.lineage.names import Stage, code_version, provenance
 from vla_ops.lineage.recordings import observations, sync_partitions
 from vla_ops.robot import fingerprint
 
@@ -31,7 +31,9 @@ def episodes_asset(stage: Stage) -> dg.AssetsDefinition:
         key=key,
         partitions_def=stage.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        code_version=CODE_VERSION,
+        code_version=made_by(stage),
+        # Of several chosen partitions each gets an event of its own; one for all would say the same of all.
+        output_required=False,
         group_name=stage.robot.name,
         kinds={"python", "parquet"},
         description=(
@@ -45,17 +47,21 @@ def episodes_asset(stage: Stage) -> dg.AssetsDefinition:
     )
     def episodes(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         only = list(context.partition_keys) if context.has_partition_key or context.has_partition_key_range else None
-        recorder = _Recorder(context, stage, by_partition=only is not None)
+        alone = only[0] if only is not None and len(only) == 1 else None
+        recorder = _Recorder(context, stage, alone=alone)
         result = ingest(stage.robot, stage.store, say=context.log.info, only=only, each=recorder.record)
-        sync_partitions(context.instance, stage, [f.file.id for f in result.plan.found if f.version])
+        sync_partitions(context.instance, stage, [f.file.id for f in result.plan.found])
         recorder.flush(result)
-        if result.lost:
-            raise dg.Failure("\n".join(lost.reason for lost in result.lost), allow_retries=True)
-        checks = [_usable_check(stage), _quality_check(stage, result)]
+        yield _usable_check(stage, result)
+        yield _quality_check(stage, result)
         if only is None:
-            yield dg.MaterializeResult(metadata=_summary(stage, result), check_results=checks)
-        else:
-            yield dg.MaterializeResult(check_results=checks)
+            yield dg.MaterializeResult(metadata=_summary(stage, result))
+        elif alone is not None and result.converted:
+            (outcome,) = result.converted
+            metadata = _partition_metadata(stage, outcome)
+            yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(episode_version(outcome)))
+        elif failed := [*result.quarantined, *result.lost]:
+            raise dg.Failure(f"{len(failed)} of the {len(only)} chosen recordings cannot be used:\n" + "\n".join(map(reason_of, failed)))
 
     # The dependency is only in the graph, not an input: Dagster would ask which partitions of it a run without partitions reads.
     return episodes.map_asset_specs(lambda spec: spec.replace_attributes(deps=[dg.AssetDep(stage.key("recordings"))]))
@@ -64,30 +70,27 @@ def episodes_asset(stage: Stage) -> dg.AssetsDefinition:
 class _Recorder:
     """Writes Dagster's events of single recordings: what was observed, and what became of it."""
 
-    def __init__(self, context: dg.AssetExecutionContext, stage: Stage, *, by_partition: bool) -> None:
-        self.context, self.stage, self.by_partition = context, stage, by_partition
+    def __init__(self, context: dg.AssetExecutionContext, stage: Stage, *, alone: str | None) -> None:
+        # The event of the one partition of a run is its result; writing it here too would give two.
+        self.context, self.stage, self.alone = context, stage, alone
 
     def record(self, outcome: Conversion | Lost) -> None:
         """Mark the recording's partition as it comes, so that a run that is killed has said what it did."""
-        if isinstance(outcome, Lost):
-            self.context.log.error(outcome.reason)
-            return
         self._observe(outcome)
-        if outcome.quarantined is not None:
+        if isinstance(outcome, Lost) or outcome.quarantined is not None:
             # Without a materialization the partition stays missing; the observation says why.
-            reason = {"quarantined": outcome.quarantined}
-            self.context.log_event(dg.AssetObservation(self.stage.key("episodes"), partition=outcome.recording, metadata=reason))
+            why = {"lost" if isinstance(outcome, Lost) else "quarantined": reason_of(outcome)}
+            self.context.log_event(dg.AssetObservation(self.stage.key("episodes"), partition=outcome.recording, metadata=why))
+            return
+        if outcome.recording == self.alone:
             return
         metadata = _partition_metadata(self.stage, outcome)
-        if self.by_partition:
-            self.context.add_asset_metadata(metadata, asset_key=self.stage.key("episodes"), partition_key=outcome.recording)
-            return
         key = self.stage.key("recordings")
         found = self.context.instance.fetch_observations(
             dg.AssetRecordsFilter(asset_key=key, asset_partitions=[outcome.recording]), limit=1
         )
         event = found.records[0].storage_id if found.records else None
-        tags = provenance(episode_version(outcome), {key: (outcome.source_version, event)})
+        tags = provenance(episode_version(outcome), made_by(self.stage), {key: (outcome.source_version, event)})
         asset_key = self.stage.key("episodes")
         self.context.log_event(dg.AssetMaterialization(asset_key, partition=outcome.recording, metadata=metadata, tags=tags))
 
@@ -98,12 +101,23 @@ class _Recorder:
         if result.quarantined or result.lost:
             self.context.log.warning(f"{len(result.quarantined)} recording(s) newly quarantined, {len(result.lost)} lost")
 
-    def _observe(self, outcome: Conversion) -> None:
+    def _observe(self, outcome: Conversion | Lost) -> None:
         name = str(self.stage.partitions.name)
         if not self.context.instance.has_dynamic_partition(name, outcome.recording):
             self.context.instance.add_dynamic_partitions(name, [outcome.recording])
-        for observation in observations(self.stage, {outcome.recording: outcome.source_version}):
-            self.context.log_event(observation)
+        if isinstance(outcome, Conversion) and outcome.source_version:
+            for observation in observations(self.stage, {outcome.recording: outcome.source_version}):
+                self.context.log_event(observation)
+
+
+def made_by(stage: Stage) -> str:
+    """Code version of the episodes."""
+    return code_version(stage.robot.spec.conversion_fingerprint)
+
+
+def reason_of(outcome: Conversion | Lost) -> str:
+    """Why a recording is not in the dataset."""
+    return outcome.reason if isinstance(outcome, Lost) else str(outcome.quarantined)
 
 
 def episode_version(outcome: Conversion) -> str:
@@ -189,14 +203,15 @@ def _summary(stage: Stage, result: Ingested) -> dict[str, Any]:
     }
 
 
-def _usable_check(stage: Stage) -> dg.AssetCheckResult:
+def _usable_check(stage: Stage, result: Ingested) -> dg.AssetCheckResult:
     rows = quarantine_reasons(stage.store)
+    rows += [{"recording": lost.recording, "episode": "all", "reason": lost.reason} for lost in result.lost]
     named = "; ".join(f"{row['recording']} ({row['episode']})" for row in rows[:5]) + (" ..." if len(rows) > 5 else "")
     return dg.AssetCheckResult(
         check_name=USABLE,
         passed=not rows,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(rows)} in quarantine: {named}" if rows else "every recording is in the dataset",
+        severity=dg.AssetCheckSeverity.ERROR if result.lost else dg.AssetCheckSeverity.WARN,
+        description=f"{len(rows)} not in the dataset: {named}" if rows else "every recording is in the dataset",
         metadata={"quarantine": table(rows, ["recording", "episode", "reason"]), "count": len(rows)},
     )
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import dagster as dg
 
-from vla_ops.datasets.lerobot_v3 import DatasetVersion, update_dataset
+from vla_ops.datasets.lerobot_v3 import DatasetVersion
+from vla_ops.datasets.refresh import Refreshed, refresh_lerobot_v3
 from vla_ops.episodes.pictures import CONTACT_SHEET
-from vla_ops.episodes.plan import make_plan, quarantine_reasons, usable_episodes
 from vla_ops.episodes.store import Episode
-from vla_ops.errors import DatasetError
 from vla_ops.lineage.episodes import picture, table
-from vla_ops.lineage.names import CODE_VERSION, Stage
+from vla_ops.lineage.names import Stage, code_version
 
 COMPLETE = "holds_every_usable_episode"
 TASKS = "every_episode_has_a_task"
@@ -19,12 +18,12 @@ TASKS = "every_episode_has_a_task"
 
 def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset; a new version appears beside the old ones and unchanged files are shared."""
-    key = stage.key("lerobot_v3")
+    key, spec = stage.key("lerobot_v3"), stage.robot.spec
 
     @dg.asset(
         key=key,
         deps=[stage.key("episodes")],
-        code_version=CODE_VERSION,
+        code_version=code_version([spec.dataset.licence, spec.dataset.repo_id, {n: c.role for n, c in spec.cameras.items()}]),
         group_name=stage.robot.name,
         kinds={"lerobot", "parquet"},
         description="All usable episodes as a LeRobot v3.0 dataset, made without decoding an image. New recordings are appended.",
@@ -34,28 +33,15 @@ def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
         ],
     )
     def lerobot_v3(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        store, spec = stage.store, stage.robot.spec
-        episodes = usable_episodes(store, make_plan(stage.robot, store))
-        if not episodes:
-            raise _nothing_usable(stage)
-        made = update_dataset(store.root / "lerobot_v3", episodes, spec=spec, robot=stage.robot.name)
-        context.log.info(made.summary())
+        refreshed = refresh_lerobot_v3(stage.robot, stage.store, say=context.log.info)
+        made, episodes = refreshed.made, refreshed.episodes
         return dg.MaterializeResult(
             data_version=dg.DataVersion(made.version),
             metadata=_metadata(stage, made, episodes) | {"repo_id": spec.dataset.repo_id},
-            check_results=[_complete(made, episodes), _tasks(episodes)],
+            check_results=[_complete(refreshed), _tasks(episodes)],
         )
 
     return lerobot_v3
-
-
-def _nothing_usable(stage: Stage) -> DatasetError:
-    reasons = [row["reason"] for row in quarantine_reasons(stage.store)]
-    shown = "\n".join(f"- {reason}" for reason in reasons[:20])
-    if not reasons:
-        todo = f"Put recordings matching {stage.robot.spec.recordings.pattern} below {stage.robot.recordings_uri}."
-        return DatasetError(f"{stage.robot.name} has no recordings", todo=todo)
-    return DatasetError(f"no episode of {stage.robot.name} is usable; {len(reasons)} in quarantine:\n{shown}")
 
 
 def _metadata(stage: Stage, made: DatasetVersion, episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -107,17 +93,14 @@ def _columns(stage: Stage) -> list[dg.TableColumn]:
     ]
 
 
-def _complete(made: DatasetVersion, episodes: Sequence[Episode]) -> dg.AssetCheckResult:
-    import pyarrow.parquet as pq
-
-    rows = sum(pq.read_metadata(path).num_rows for path in made.folder.glob("data/*/*.parquet"))
-    listed = sum(pq.read_metadata(path).num_rows for path in made.folder.glob("meta/episodes/*/*.parquet"))
+def _complete(refreshed: Refreshed) -> dg.AssetCheckResult:
+    held, episodes = refreshed.held, refreshed.episodes
     frames = sum(e.meta.length for e in episodes)
     return dg.AssetCheckResult(
         check_name=COMPLETE,
-        passed=(listed, rows) == (len(episodes), frames),
-        description=f"read back from the files: {listed} episodes, {rows} frames; episode folders: {len(episodes)}, {frames}",
-        metadata={"dataset_frames": rows, "episode_frames": frames},
+        passed=(held.listed, held.frames) == (len(episodes), frames),
+        description=f"read back from the files: {held.listed} episodes, {held.frames} frames; episode folders: {len(episodes)}, {frames}",
+        metadata={"dataset_frames": held.frames, "episode_frames": frames},
     )
 
 

@@ -8,8 +8,8 @@ from vla_ops.datasets.lerobot_v3 import current_version
 from vla_ops.episodes.plan import quarantine_reasons
 from vla_ops.errors import DatasetError
 from vla_ops.lineage.episodes import table
-from vla_ops.lineage.names import CODE_VERSION, Stage
-from vla_ops.norm_stats import NormStats, compute_norm_stats, narrow_dimensions, write_norm_stats
+from vla_ops.lineage.names import Stage, code_version
+from vla_ops.norm_stats import NormStats, Provenance, compute_norm_stats, narrow_dimensions, write_norm_stats
 from vla_ops.norm_stats.table import COLUMNS, stats_rows
 
 COUNT = "count_is_frames_times_horizon"
@@ -23,7 +23,7 @@ def norm_stats_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         deps=[stage.key("lerobot_v3")],
-        code_version=CODE_VERSION,
+        code_version=code_version(Provenance.of(stage.robot.spec, robot=stage.robot.name, dataset_version="").version),
         group_name=stage.robot.name,
         kinds={"numpy", "json"},
         description="Mean, std, q01 and q99 of the state and of the action chunk as the model sees it, in openpi's norm_stats.json.",

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from vla_ops.lineage.episodes import episodes_asset
 from vla_ops.lineage.lerobot_v3 import lerobot_v3_asset
 from vla_ops.lineage.names import Stage
 from vla_ops.lineage.norm_stats import norm_stats_asset
-from vla_ops.lineage.recordings import recordings_asset, recordings_sensor
+from vla_ops.lineage.recordings import reconvert_schedule, recordings_asset, recordings_sensor
 from vla_ops.lineage.scaffold import RobotScaffolder
 from vla_ops.robot import RobotSpec
-from vla_ops.robot_file import Robot
+from vla_ops.robot_file import Robot, load_robot
 
 
 @dg.scaffold_with(RobotScaffolder)
@@ -24,34 +24,33 @@ from vla_ops.robot_file import Robot
 class RobotPipeline(dg.Component):
     """From a robot's raw recordings to datasets, norm stats and checkpoints."""
 
-    spec: RobotSpec
+    robot: Robot
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
-        """The YAML's `attributes` are a RobotSpec."""
-        return RobotSpec
+        """The YAML's `attributes`, described by the schema of RobotSpec."""
+        return _AsWritten
 
     @classmethod
-    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
-        """Fill in `{{ env.NAME }}` and validate once more with the values."""
-        if not isinstance(attributes, RobotSpec):
-            raise TypeError(f"attributes of a robot are a RobotSpec, not {type(attributes).__name__}")
-        written = attributes.model_dump(by_alias=True, exclude_unset=True)
-        return cls(RobotSpec.model_validate(_resolved(written, context.resolution_context)))
-
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The robot is named after its folder."""
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:  # noqa: ARG003 - Dagster calls it so
+        """Load the robot that is named after its folder. Raise SpecError naming file and line of every mistake."""
         folder = Path(context.path)
-        return robot_definitions(Robot((folder.parent if folder.is_file() else folder).name, folder, self.spec))
+        return cls(load_robot(folder.parent if folder.is_file() else folder))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - Dagster calls it so
+        """Everything Dagster knows of the robot."""
+        return robot_definitions(self.robot)
 
 
-def _resolved(value: Any, context: dg.ResolutionContext) -> Any:
-    """Resolve the templates in `value`. Jinja compiles everything it is given, which is most of the loading time of twenty robots."""
-    if isinstance(value, dict):
-        return {key: _resolved(inner, context.at_path(key)) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_resolved(inner, context.at_path(index)) for index, inner in enumerate(value)]
-    return context.resolve_value(value) if isinstance(value, str) and "{{" in value else value
+class _AsWritten(BaseModel):
+    """Takes any attributes, since Dagster's own check of them stops at the first mistake and cannot name its line everywhere."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
+        """The schema of RobotSpec, for `dg check yaml`, the documentation and editors."""
+        return RobotSpec.model_json_schema(*args, **options)
 
 
 def robot_definitions(robot: Robot) -> dg.Definitions:
@@ -59,7 +58,7 @@ def robot_definitions(robot: Robot) -> dg.Definitions:
     stage = Stage.of(robot)
     data = [episodes_asset(stage), lerobot_v3_asset(stage), norm_stats_asset(stage)]
     everything = dg.AssetSelection.assets(*(asset.key for asset in data))
-    common: dict[str, Any] = {"executor_def": dg.in_process_executor, "tags": {"vla_ops/robot": robot.name}}
+    common: dict[str, Any] = {"executor_def": dg.in_process_executor, "tags": {"vla_ops/robot": robot.name, "vla_ops/ingest": robot.name}}
     jobs = [
         dg.define_asset_job(
             f"{robot.name}_ingest", everything, description="Convert new and changed recordings; datasets and norm stats.", **common
@@ -70,13 +69,5 @@ def robot_definitions(robot: Robot) -> dg.Definitions:
         assets=[recordings_asset(stage), *data],
         jobs=jobs,
         sensors=[recordings_sensor(stage, f"{robot.name}_ingest")],
-        schedules=_schedules(robot),
+        schedules=[reconvert_schedule(stage, f"{robot.name}_ingest")] if robot.spec.reconvert else [],
     )
-
-
-def _schedules(robot: Robot) -> list[dg.ScheduleDefinition]:
-    plan = robot.spec.reconvert
-    if plan is None:
-        return []
-    name = f"{robot.name}_reconvert"
-    return [dg.ScheduleDefinition(name=name, job_name=f"{robot.name}_ingest", cron_schedule=plan.cron, execution_timezone=plan.timezone)]

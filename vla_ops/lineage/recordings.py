@@ -5,11 +5,18 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
 
-from vla_ops.episodes.plan import observe
+from vla_ops.episodes.plan import observe, stored_ids
 from vla_ops.lineage.names import DATA_VERSION, Stage
 from vla_ops.recordings.discover import RecordingFile, list_recordings
 
 TICK_S = 30
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 def recordings_asset(stage: Stage) -> dg.SourceAsset:
@@ -25,9 +32,9 @@ def recordings_asset(stage: Stage) -> dg.SourceAsset:
         tags={"dagster/kind/file": ""},
     )
     def recordings(context: dg.AssetExecutionContext) -> dg.DataVersionsByPartition:
-        seen = {file.id: version for file, version in observe(stage.robot, stage.store) if version}
-        sync_partitions(context.instance, stage, seen)
-        return dg.DataVersionsByPartition(seen)
+        seen = observe(stage.robot, stage.store)
+        sync_partitions(context.instance, stage, [file.id for file, _ in seen])
+        return dg.DataVersionsByPartition({file.id: version for file, version in seen if version})
 
     return recordings
 
@@ -62,6 +69,8 @@ def recordings_sensor(stage: Stage, job_name: str) -> dg.SensorDefinition:
         description=f"New, changed and removed recordings below {stage.robot.recordings_uri}.",
     )
     def new_recordings(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        if running := unfinished_run(context.instance, job_name):
+            return dg.SkipReason(f"run {running[:8]} of {job_name} has not finished; what has come since is looked at after it")
         spec = stage.robot.spec.recordings
         files = list_recordings(stage.robot.recordings_uri, spec.pattern)
         settled = [file for file in files if file.is_settled(spec.settle_s)]
@@ -81,6 +90,12 @@ def recordings_sensor(stage: Stage, job_name: str) -> dg.SensorDefinition:
     return new_recordings
 
 
+def unfinished_run(instance: dg.DagsterInstance, job_name: str) -> str | None:
+    """The id of a run of the job that is waiting or running."""
+    runs = instance.get_runs(filters=dg.RunsFilter(job_name=job_name, statuses=_UNFINISHED), limit=1)
+    return runs[0].run_id if runs else None
+
+
 def _digests(files: list[RecordingFile]) -> dict[str, str]:
     """Id -> a short stamp; a cursor is stored whole at every change."""
     return {file.id: f"{file.size}:{hash_stamp(file.stamp)}" for file in files}
@@ -91,3 +106,26 @@ def hash_stamp(stamp: str) -> str:
     import zlib
 
     return f"{zlib.crc32(stamp.encode()):08x}"
+
+
+def reconvert_schedule(stage: Stage, job_name: str) -> dg.ScheduleDefinition:
+    """Start the ingest job at the times of `reconvert`, unless there is nothing at all to look at."""
+    plan = stage.robot.spec.reconvert
+    if plan is None:
+        raise ValueError(f"{stage.robot.name} has no `reconvert`")
+
+    @dg.schedule(
+        name=f"{stage.robot.name}_reconvert",
+        job_name=job_name,
+        cron_schedule=plan.cron,
+        execution_timezone=plan.timezone,
+        description=f"Convert what is new or changed below {stage.robot.recordings_uri}.",
+    )
+    def reconvert() -> dg.RunRequest | dg.SkipReason:
+        files = list_recordings(stage.robot.recordings_uri, stage.robot.spec.recordings.pattern)
+        # Where there were recordings before, none now is a mistake that the run has to name.
+        if not files and not stored_ids(stage.store):
+            return dg.SkipReason(f"no recording matches {stage.robot.spec.recordings.pattern} below {stage.robot.recordings_uri} yet")
+        return dg.RunRequest()
+
+    return reconvert

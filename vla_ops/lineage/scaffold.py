@@ -9,7 +9,7 @@ import dagster as dg
 TEMPLATE = """\
 # {name}: <hardware>. Expected: <topics and rates>.
 # Look into a recording, and get these sections filled in, with: vla-ops inspect <file>
-# Check this file with: dg check yaml && dg check defs
+# Check this file with: dg check defs && vla-ops status {name}
 type: vla_ops.RobotPipeline
 attributes:
   recordings:
@@ -23,7 +23,7 @@ attributes:
   action: {{from: next_state}}            # or a list like `state`, reading the leader arm's topics
   cameras:
     cam_high: {{source: /camera/color/image_raw/compressed, role: base}}
-  task: {{text: "describe the task"}}     # or {{from: recording}}, {{from: folder}}
+  task: {{text: "DECIDE: what the robot does, in one sentence"}}  # or {{from: recording}}, {{from: folder}}
   dataset: {{repo_id: my-lab/{name}}}
 """
 

@@ -3,6 +3,7 @@
 from vla_ops.norm_stats.chunks import ChunkStats, VectorStats, chunk_norm_stats
 from vla_ops.norm_stats.narrow import NarrowDimension
 from vla_ops.norm_stats.stats import (
+    STATS_FILE,
     NormStats,
     Provenance,
     check_fits,
@@ -14,6 +15,7 @@ from vla_ops.norm_stats.stats import (
 )
 
 __all__ = [
+    "STATS_FILE",
     "ChunkStats",
     "NarrowDimension",
     "NormStats",

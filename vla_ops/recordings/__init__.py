@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
-from vla_ops.errors import StreamNotFoundError, UnknownEncodingError
+from vla_ops.errors import RecordingFormatError, StreamNotFoundError, UnknownEncodingError
 from vla_ops.recordings.base import OpenOptions, Recording
 
 FORMATS = ("mcap", "hdf5", "zarr")
+# What files of each format begin with; a Zarr store in a file is a zip.
+MAGIC = {"mcap": b"\x89MCAP0\r\n", "hdf5": b"\x89HDF\r\n\x1a\n", "zarr": b"PK"}
+_ZARR_MARKS = (".zgroup", ".zarray", "zarr.json", "data/.zgroup")
 
 
 def open_recording(path: str, format: str, options: OpenOptions | None = None) -> Recording:
@@ -29,6 +33,32 @@ def open_recording(path: str, format: str, options: OpenOptions | None = None) -
             return ZarrRecording(path, options)
         case _:
             raise UnknownEncodingError(f"no reader for format {format!r}", expected=" | ".join(FORMATS), file=path)
+
+
+def format_of(path: str | Path) -> str | None:
+    """The format that a file's first bytes or a folder's marks say, or None. Raise OSError if it cannot be read."""
+    path = Path(path)
+    if path.is_dir():
+        return "zarr" if any((path / mark).exists() for mark in _ZARR_MARKS) else None
+    with open(path, "rb") as handle:
+        head = handle.read(8)
+    return next((kind for kind, magic in MAGIC.items() if head.startswith(magic)), None)
+
+
+def other_format(path: str | Path, format: str) -> str | None:
+    """What to do where a file that the reader of `format` was given is plainly of another format; else None."""
+    found = format_of(path)
+    if found is None or found == format:
+        return None
+    looks = "is a Zarr store" if Path(path).is_dir() else f"begins as {'zip files (zarr)' if found == 'zarr' else f'{found} files'} do"
+    return f"It {looks}: check `recordings.format`, which says {format}."
+
+
+def refuse_folder(path: str | Path, format: str) -> None:
+    """Raise RecordingFormatError if `path` is a folder, for formats whose recordings are single files."""
+    if Path(path).is_dir():
+        todo = other_format(path, format) or "Check `recordings.pattern`: it should match the files in the folder."
+        raise RecordingFormatError(f"a folder, and recordings of format {format} are files", file=path, todo=todo)
 
 
 def leading(data: bytes, size: int | None = None) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from vla_ops.errors import RecordingError, SchemaMismatchError, UnknownEncodingError
@@ -15,6 +17,8 @@ from vla_ops.recordings.stamps import stamps_from_rate, stamps_from_times
 
 # Attributes hold whole MuJoCo models; a person wants to see the beginning.
 LONGEST_TEXT = 200
+# Robosuite keeps the rate of control in the middle of a long JSON text.
+_RATE_IN_TEXT = re.compile(r'"(?:control_freq|fps)": ?\d{1,4}(?:\.\d{1,6})?')
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class ArrayRecording(ABC):
     @abstractmethod
     def spans(self) -> list[Span]:
         """List the episodes in recording order."""
+
+    def notes(self) -> list[str]:
+        """Nothing."""
+        return []
 
     @abstractmethod
     def metadata(self) -> Mapping[str, str]:
@@ -100,20 +108,29 @@ class ArrayRecording(ABC):
             rows=rows,
             layout=layout,
             start=extent.start,
-            bgr=any(_same(rows.name, name) for name in self.options.bgr_streams),
+            bgr=any(same_array(str(source), bgr) for bgr in self.options.bgr_sources),
             lengths=self._lengths(span) if layout.codec == "jpeg" else None,
         )
 
+    def stream_name(self, source: Source) -> str:
+        """The array a source names. Raise StreamNotFoundError with the nearest names if no episode has it."""
+        name = array_name(source)
+        for span in self._every_span:
+            if (rows := self._rows(name, span)) is not None:
+                return rows.name
+        raise missing_stream(name, self._arrays(self._every_span[0]) if self._every_span else ())
+
+    @cached_property
+    def _every_span(self) -> list[Span]:
+        return self.spans()
+
     def _find(self, source: Source, span: Span) -> Rows:
-        # These formats have no fields: a dot is part of the array's name (`observation.state`).
-        name = f"{source.stream}.{source.field}" if source.field else source.stream
+        name = array_name(source)
         rows = self._rows(name, span)
         if rows is None:
             raise missing_stream(name, self._arrays(span))
         if rows.unreadable:
-            raise UnknownEncodingError(
-                "the array cannot be read: its compressor is not installed", stream=rows.name, found=rows.unreadable, expected=_COMPRESSORS
-            )
+            raise UnknownEncodingError("the array cannot be read", stream=rows.name, found=rows.unreadable, expected=_COMPRESSORS)
         return rows
 
     def _extent(self, rows: Rows, span: Span) -> Extent:
@@ -152,11 +169,11 @@ class ArrayRecording(ABC):
         return stamps_from_times(times.read(extent.start, extent.stop), times.name)
 
     def _time_source(self, name: str) -> str | None:
-        own = next((times for stream, times in self.options.time_sources.items() if _same(stream, name)), None)
+        own = next((times for stream, times in self.options.time_sources.items() if same_array(stream, name)), None)
         return own or self.options.time_sources.get("*")
 
     def _has_own_times(self, name: str) -> bool:
-        return any(_same(stream, name) for stream in self.options.time_sources)
+        return any(same_array(stream, name) for stream in self.options.time_sources)
 
     def _info(self, name: str, span: Span) -> StreamInfo:
         rows = self._rows(name, span)
@@ -182,6 +199,11 @@ class ArrayRecording(ABC):
 _COMPRESSORS = "what numcodecs and imagecodecs read (Zarr), or what HDF5 and hdf5plugin, where it is installed, read"
 
 
+def array_name(source: Source) -> str:
+    """These formats have no fields: a dot is part of the array's name (`observation.state`)."""
+    return source.beginnings[-1]
+
+
 def _columns(source: Source, values: Float64) -> Float64:
     try:
         return source.take(values)
@@ -190,7 +212,7 @@ def _columns(source: Source, values: Float64) -> Float64:
         raise SchemaMismatchError("a column is selected that the stream does not have", stream=str(source), found=found) from error
 
 
-def _same(left: str, right: str) -> bool:
+def same_array(left: str, right: str) -> bool:
     """True for two spellings of one array's name: with or without the leading slash, in Zarr also without `data/`."""
     return _bare(left) == _bare(right)
 
@@ -200,9 +222,13 @@ def _bare(name: str) -> str:
 
 
 def as_text(value: object) -> str:
-    """An attribute or string dataset as one line of text of at most LONGEST_TEXT characters."""
+    """An attribute or string dataset as one line of text of at most LONGEST_TEXT characters; a rate in what is cut away is kept."""
     text = " ".join(plain_text(value).split())
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
+    if len(text) <= LONGEST_TEXT:
+        return text
+    rate = _RATE_IN_TEXT.search(text, LONGEST_TEXT - 30)
+    end = f"... {rate[0]}" if rate else "..."
+    return text[: LONGEST_TEXT - len(end)] + end
 
 
 def plain_text(value: object) -> str:

@@ -44,7 +44,7 @@ class Rows:
     read: Callable[[int, int], Array]
     # The compressor, for people.
     storage: str = ""
-    # Why it cannot be read at all: a filter or compressor that is not installed.
+    # Why it cannot be read at all: a filter or compressor that is not installed, or that runs code.
     unreadable: str = ""
 
     @property

@@ -57,6 +57,12 @@ class Source:
             inside = "" if columns is None else f"[{','.join(map(str, columns))}]"
         return self.stream + (f".{self.field}" if self.field else "") + inside
 
+    @property
+    def beginnings(self) -> tuple[str, ...]:
+        """The stream, then the stream with one, two, ... dotted parts of the field: any may be the stream's whole name."""
+        parts = self.field.split(".") if self.field else []
+        return tuple(".".join([self.stream, *parts[:count]]) for count in range(len(parts) + 1))
+
     def take(self, values: Float64) -> Float64:
         """Select this source's columns of `values` [n, width]."""
         return values if self.columns is None else values[:, self.columns]  # pyright: ignore[reportArgumentType]
@@ -179,8 +185,16 @@ class Recording(Protocol):
         """List the episodes in recording order."""
         ...
 
+    def notes(self) -> list[str]:
+        """What a person should know of how it is read: that the file was cut off, that parts of an array are missing."""
+        ...
+
     def metadata(self) -> Mapping[str, str]:
         """What the recording says of itself as flat text: task_info.station, attrs.env, ..."""
+        ...
+
+    def stream_name(self, source: Source) -> str:
+        """The stream a source names; names may hold dots. Raise StreamNotFoundError with the nearest names if it is not there."""
         ...
 
     def numbers(self, source: Source, span: Span) -> Numbers:
@@ -207,9 +221,11 @@ class OpenOptions:
     clock: Clock = "log"
     # Rate of formats that store no stamps: sample k is at k / rate_hz.
     rate_hz: float | None = None
-    # HDF5 and Zarr: the dataset or array that holds stamps in seconds or nanoseconds, per stream or for all ("*").
+    # HDF5 and Zarr: the dataset or array that holds stamps in s, ms, us or ns, per stream or for all ("*").
     time_sources: Mapping[str, str] = field(default_factory=dict)
     # A file that was cut off (power loss): read what is whole instead of refusing it.
     allow_truncated: bool = False
-    # Channel order of raw images, by stream: collectors that use OpenCV store BGR.
-    bgr_streams: frozenset[str] = frozenset()
+    # Sources whose raw images are BGR, as collectors that use OpenCV store them; each is str(Source).
+    bgr_sources: frozenset[str] = frozenset()
+    # Sources that will be read, each str(Source): only their clocks and gaps matter. None: all.
+    streams: frozenset[str] | None = None

@@ -6,20 +6,27 @@ folders or anything fsspec opens. A listing reads no recording; a content versio
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import posixpath
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vla_ops.errors import RecordingError
 from vla_ops.files import is_work_in_progress, replacing, write_json
+from vla_ops.recordings.store_listing import Listed, local_files, remote_file
+
+# Called with the number of bytes that were newly read.
+type Progress = Callable[[int], None]
+
+_HASH_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class RecordingFile:
     id: str
     uri: str
     size: int
-    # Local: newest modification in ns. Remote: the store's own token of the content (ETag and the like).
+    # Changes with the content. Local: times and inode. Remote: the store's own token of the content (ETag and the like).
     stamp: str
     # Newest modification, seconds since the epoch; 0 where the store does not say.
     modified_s: float
@@ -42,7 +49,7 @@ class RecordingFile:
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts 2.mcap before 10.mcap."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part)
 
 
 def list_recordings(root: str, pattern: str) -> list[RecordingFile]:
@@ -54,41 +61,64 @@ def list_recordings(root: str, pattern: str) -> list[RecordingFile]:
 
     try:
         fs, path = fsspec.core.url_to_fs(root)
+        # Stores remember what they listed for as long as the process lives.
+        fs.invalidate_cache()
         if not fs.isdir(path):
             raise RecordingError("the recordings root is not there", file=root, todo="Check recordings.uri in the robot's YAML.")
-        found: dict[str, dict[str, Any]] = fs.glob(posixpath.join(path, pattern), detail=True)
+        found: dict[str, dict[str, Any]] = fs.glob(posixpath.join(glob.escape(path), pattern), detail=True)
+        keys = {name: _key(path, name) for name in found}
+        files = [_entry(fs, keys[name], name, info) for name, info in found.items() if _is_meant(keys[name], pattern)]
     except (OSError, ImportError, ValueError) as error:
         raise RecordingError(f"cannot list the recordings: {error}", file=root, todo="Check recordings.uri and credentials.") from error
-    files = [_entry(fs, path, name, info) for name, info in found.items() if not is_work_in_progress(Path(name))]
     files.sort(key=lambda f: natural_key(f.id))
     _check_nesting(files)
     return files
 
 
-def _entry(fs: Any, root: str, name: str, info: dict[str, Any]) -> RecordingFile:
-    is_folder = info["type"] == "directory"
-    parts: list[dict[str, Any]] = list(fs.find(name, detail=True).values()) if is_folder else [info]
-    stamps = sorted(_stamp(part) for part in parts)
+def _is_meant(key: str, pattern: str) -> bool:
+    """False for work in progress and for hidden files and folders (macOS, rsync, a trash) unless the pattern begins a name with a dot."""
+    hidden = any(part.startswith(".") for part in key.split("/")) and not any(part.startswith(".") for part in pattern.split("/"))
+    return not hidden and not is_work_in_progress(Path(key))
+
+
+def _key(folder: str, name: str) -> str:
+    """The path of `name` relative to `folder`. Raise RecordingError where it leaves it: on object stores `..` is a name like others."""
+    inside = folder.rstrip("/") + "/"
+    key = name.removeprefix(inside).rstrip("/") if name.startswith(inside) else posixpath.relpath(name, folder)
+    if {"", ".", ".."} & set(key.split("/")):
+        raise RecordingError(
+            "the name of a recording leads out of its folder",
+            file=name,
+            found=repr(key),
+            expected=f"a name below {folder}",
+            todo="Rename it, or narrow recordings.pattern so that it does not match.",
+        )
+    return key
+
+
+def _entry(fs: Any, key: str, name: str, info: dict[str, Any]) -> RecordingFile:
+    is_local = fs.protocol in ("file", ("file", "local"))
+    # A linked folder is listed as neither a folder nor a file.
+    is_folder = Path(name).is_dir() if is_local else info["type"] == "directory"
+    if is_local:
+        parts = local_files(Path(name))
+    elif is_folder:
+        parts = [remote_file(fs, part, _key(name, part["name"])) for part in fs.find(name, detail=True).values()]
+    else:
+        parts = [remote_file(fs, info, "")]
     return RecordingFile(
-        id=posixpath.relpath(name, root),
-        uri=fs.unstrip_protocol(name) if fs.protocol not in ("file", ("file", "local")) else name,
-        size=sum(int(part["size"] or 0) for part in parts),
-        stamp=stamps[-1] if len(stamps) == 1 else hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:16],
-        modified_s=max((_modified_s(part) for part in parts), default=0.0),
+        id=key,
+        uri=name if is_local else fs.unstrip_protocol(name),
+        size=sum(part.size for part in parts),
+        stamp=parts[0].stamp if len(parts) == 1 and not is_folder else _stamp_of_all(parts),
+        modified_s=max((part.modified_s for part in parts), default=info.get("mtime", 0.0)),
         is_folder=is_folder,
     )
 
 
-def _stamp(info: dict[str, Any]) -> str:
-    for key in ("ETag", "etag", "md5Hash", "checksum"):
-        if info.get(key):
-            return f"{info['name']}:{str(info[key]).strip(chr(34))}"
-    return f"{info['name']}:{info.get('size')}:{info.get('mtime', info.get('LastModified', info.get('updated', '')))}"
-
-
-def _modified_s(info: dict[str, Any]) -> float:
-    value = info.get("mtime", info.get("LastModified", info.get("last_modified", 0)))
-    return value.timestamp() if hasattr(value, "timestamp") else float(value or 0)
+def _stamp_of_all(parts: Sequence[Listed]) -> str:
+    lines = sorted(f"{part.name}:{part.size}:{part.stamp}" for part in parts)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _check_nesting(files: Sequence[RecordingFile]) -> None:
@@ -113,10 +143,15 @@ def same_names(files: Iterable[RecordingFile]) -> dict[str, str]:
 
 @dataclass
 class ContentVersions:
-    """Content versions by recording id, remembered with the listing's stamp so that only new or touched files are read."""
+    """Content versions by recording id, remembered with the listing's stamp so that only new or touched files are read.
+
+    While files are read, what is known is written at least every `save_every_s` seconds: stopped, hours of reading are not lost.
+    """
 
     path: Path
     known: dict[str, dict[str, Any]]
+    save_every_s: float = 5.0
+    _saved_s: float = field(default_factory=time.monotonic)
 
     @classmethod
     def load(cls, path: Path) -> ContentVersions:
@@ -126,41 +161,49 @@ class ContentVersions:
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return cls(path, {})
 
-    def of(self, file: RecordingFile) -> str:
+    def of(self, file: RecordingFile, progress: Progress | None = None) -> str:
         """The content version of `file`, from memory if its size and stamp are unchanged."""
         known = self.known.get(file.id)
         if known is None or (known["size"], known["stamp"]) != (file.size, file.stamp):
-            known = {"size": file.size, "stamp": file.stamp, "version": content_version(file)}
+            known = {"size": file.size, "stamp": file.stamp, "version": content_version(file, progress)}
             self.known[file.id] = known
+            if time.monotonic() - self._saved_s >= self.save_every_s:
+                write_json(self.path, self.known)
+                self._saved_s = time.monotonic()
         return known["version"]
 
     def save(self, present: Iterable[str]) -> None:
         """Write the memory of the recordings that are still there."""
         keep = set(present)
         kept = {k: v for k, v in self.known.items() if k in keep}
-        if kept != self.known or not self.path.exists() or json.loads(self.path.read_text(encoding="utf-8")) != kept:
+        if not self.path.exists() or ContentVersions.load(self.path).known != kept:
             write_json(self.path, kept)
 
 
-def content_version(file: RecordingFile) -> str:
+def content_version(file: RecordingFile, progress: Progress | None = None) -> str:
     """Hash of the bytes (first 16 hex digits of SHA-256); for remote files of the store's own content token."""
     if "://" in file.uri:
         return hashlib.sha256(f"{file.size}:{file.stamp}".encode()).hexdigest()[:16]
     try:
-        return _hash_folder(Path(file.uri)) if file.is_folder else _hash_file(Path(file.uri))
+        return _hash_folder(Path(file.uri), progress) if file.is_folder else _hash_file(Path(file.uri), progress)
     except OSError as error:
         raise RecordingError(f"cannot read the recording: {error.strerror}", file=file.uri) from error
 
 
-def _hash_file(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+def _hash_file(path: Path, progress: Progress | None) -> str:
+    digest, block = hashlib.sha256(), memoryview(bytearray(_HASH_BLOCK))
+    with open(path, "rb", buffering=0) as handle:
+        while size := handle.readinto(block):
+            digest.update(block[:size])
+            if progress is not None:
+                progress(size)
+    return digest.hexdigest()[:16]
 
 
-def _hash_folder(folder: Path) -> str:
+def _hash_folder(folder: Path, progress: Progress | None) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}:{_hash_file(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}:{_hash_file(path, progress)}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -173,6 +216,7 @@ def local_copy(file: RecordingFile, cache: Path) -> Iterator[Path]:
     import fsspec
 
     fs, path = fsspec.core.url_to_fs(file.uri)
+    fs.invalidate_cache()
     with replacing(cache / file.id) as work:
         fs.get(path, str(work), recursive=file.is_folder)
     try:

@@ -95,7 +95,7 @@ class FlatObject:
         place = self._place(spec)
         if spec.base_type != _VECTOR or not place:
             return None
-        return _vector(self.table, place)
+        return _vector(self.table, place, _element_size(self.schema, spec))
 
     def layout_at(self, name: str) -> list[tuple[int, int]]:
         """The (start, stop) in the buffer that decide where the vector `name` lies: equal there, two messages have it in one place."""
@@ -130,7 +130,7 @@ def _value(schema: FlatSchema, spec: Field, table: Table, place: int) -> object:
     if not place:
         return None
     if kind == _STRING:
-        return table.String(place).decode("utf-8", "replace")
+        return _string(table, place)
     if kind == _OBJECT:
         inner = schema.objects[spec.index]
         return FlatObject(schema, inner, Table(table.Bytes, place if inner.is_struct else table.Indirect(place)))
@@ -140,14 +140,14 @@ def _value(schema: FlatSchema, spec: Field, table: Table, place: int) -> object:
 
 
 def _elements(schema: FlatSchema, spec: Field, table: Table, place: int) -> object:
-    start, count = _vector(table, place) if place else (0, 0)
+    start, count = _vector(table, place, _element_size(schema, spec)) if place else (0, 0)
     if spec.element in _SCALARS:
         dtype = np.dtype(_SCALARS[spec.element])
         if spec.element == _UBYTE:
             return bytes(memoryview(table.Bytes)[start : start + count])
         return np.frombuffer(table.Bytes, dtype, count, start) if count else np.empty(0, dtype)
     if spec.element == _STRING:
-        return [table.String(start + 4 * k).decode("utf-8", "replace") for k in range(count)]
+        return [_string(table, start + 4 * k) for k in range(count)]
     if spec.element == _OBJECT:
         inner = schema.objects[spec.index]
         places = (start + inner.size * k if inner.is_struct else table.Indirect(start + 4 * k) for k in range(count))
@@ -155,10 +155,30 @@ def _elements(schema: FlatSchema, spec: Field, table: Table, place: int) -> obje
     raise UnknownEncodingError("a FlatBuffers vector of a kind that is not read here", field=spec.name, found=f"base type {spec.element}")
 
 
-def _vector(table: Table, place: int) -> tuple[int, int]:
-    """First element and length of the vector whose offset is at `place`."""
-    start = table.Indirect(place)
-    return start + 4, _number(table, start, "<u4")
+def _element_size(schema: FlatSchema, spec: Field) -> int:
+    """Bytes of one element of a vector: structs lie in it, tables and strings are offsets."""
+    inner = schema.objects[spec.index] if spec.element == _OBJECT else None
+    if inner is not None and inner.is_struct:
+        return max(inner.size, 1)
+    return np.dtype(_SCALARS[spec.element]).itemsize if spec.element in _SCALARS else 4
+
+
+def _vector(table: Table, place: int, size: int) -> tuple[int, int]:
+    """First element and length of the vector of elements of `size` bytes whose offset is at `place`.
+
+    Raise IndexError if it is longer than its message: a damaged length may say four billion, and slices would be cut short silently.
+    """
+    at = table.Indirect(place)
+    start, count = at + 4, _number(table, at, "<u4")
+    if start + count * size > len(table.Bytes):
+        raise IndexError(f"a vector of {count} elements at byte {start} is longer than its buffer")
+    return start, count
+
+
+def _string(table: Table, place: int) -> str:
+    """The text whose offset is at `place`."""
+    start, length = _vector(table, place, 1)
+    return bytes(table.Bytes[start : start + length]).decode("utf-8", "replace")
 
 
 def _number(table: Table, at: int, dtype: str) -> int:
@@ -174,7 +194,11 @@ def read_schema(data: bytes, name: str = "") -> FlatSchema:
         raise RecordingFormatError("the schema is not a binary FlatBuffers schema (.bfbs)", schema=name, found=f"bytes {data[:8].hex(' ')}")
     try:
         schema = Table(data, struct.unpack_from("<I", data)[0])
-        objects = tuple(_object(table) for table in _tables(schema, 4))
+        tables = list(_tables(schema, 4))
+        # Damaged offsets may give every table one long list of fields; reading the product would take hours.
+        if 4 * sum(_list_at(table, 6)[1] for table in tables) > len(data):
+            raise IndexError("there are more fields than bytes for them")
+        objects = tuple(_object(table) for table in tables)
         root = schema.Offset(10 + 2)
         root_name = _object(Table(data, schema.Indirect(schema.Pos + root))).name if root else ""
     except BROKEN_OFFSETS as error:
@@ -206,15 +230,20 @@ def _field(table: Table) -> Field:
 
 
 def _tables(table: Table, slot: int) -> Iterator[Table]:
-    offset = table.Offset(slot)
-    start, count = _vector(table, table.Pos + offset) if offset else (0, 0)
+    start, count = _list_at(table, slot)
     for k in range(count):
         yield Table(table.Bytes, table.Indirect(start + 4 * k))
 
 
+def _list_at(table: Table, slot: int) -> tuple[int, int]:
+    """First element and length of a vector of tables."""
+    offset = table.Offset(slot)
+    return _vector(table, table.Pos + offset, 4) if offset else (0, 0)
+
+
 def _text(table: Table, slot: int) -> str:
     offset = table.Offset(slot)
-    return table.String(table.Pos + offset).decode("utf-8", "replace") if offset else ""
+    return _string(table, table.Pos + offset) if offset else ""
 
 
 def _scalar(table: Table, slot: int, dtype: str, default: int = 0) -> float:

@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vla_ops.errors import RecordingError, RecordingFormatError
-from vla_ops.recordings import leading
+from vla_ops.recordings import MAGIC, leading, other_format, refuse_folder
 from vla_ops.recordings.array_recording import ArrayRecording, as_text
 from vla_ops.recordings.arrays import Array, Rows
 from vla_ops.recordings.base import Int64, OpenOptions, Span
+from vla_ops.recordings.discover import natural_key
 from vla_ops.recordings.hdf5_links import dataset_at, group_at, links_of, missing_filter
 from vla_ops.recordings.hdf5_task import task_of
 
 if TYPE_CHECKING:
     import h5py
 
-_DEMO = re.compile(r"^(?:demo|episode|ep|traj|trajectory)_?(\d+)$")
+_DEMO = re.compile(r"^(?:demo|episode|ep|traj|trajectory)_?\d+$")
 _ACTIONS = ("action", "actions")
 
 
@@ -45,7 +46,7 @@ class Hdf5Recording(ArrayRecording):
         self._file.close()
 
     def spans(self) -> list[Span]:
-        """The demos in numeric order, or the whole file as one span named `0`; none if there are no arrays."""
+        """The demos in natural order, or the whole file as one span named `0`; none if there are no arrays."""
         return [Span(e.name, k, 0, e.steps, task_of(self._file, e.group)) for k, e in enumerate(self._episodes)]
 
     def metadata(self) -> Mapping[str, str]:
@@ -59,12 +60,11 @@ class Hdf5Recording(ArrayRecording):
     @cached_property
     def _episodes(self) -> list[_Episode]:
         data = group_at(self._file, "data")
-        demos = {} if data is None else {int(m[1]): str(name) for name in data if (m := _DEMO.match(str(name)))}
+        demos = [] if data is None else sorted(filter(_DEMO.match, map(str, data)), key=lambda name: (natural_key(name), name))
         if not demos:
             whole = _Episode("0", "/", self._count_steps("/"))
             return [whole] if whole.steps or self._arrays_of("/") else []
-        paths = {number: f"/data/{name}" for number, name in demos.items()}
-        return [_Episode(demos[k], path, self._count_steps(path)) for k, path in sorted(paths.items())]
+        return [_Episode(name, f"/data/{name}", self._count_steps(f"/data/{name}")) for name in demos]
 
     def _count_steps(self, group: str) -> int:
         """The length of the actions; without actions, the length most arrays have."""
@@ -123,6 +123,7 @@ def _open(path: str) -> h5py.File:
     import h5py
 
     size = _size(path)
+    refuse_folder(path, "hdf5")
     if path.endswith(".partial"):
         raise RecordingFormatError(
             "a recording that crashed: its collector renames `.partial` when the file is complete", file=path, found=f"{size} bytes"
@@ -133,7 +134,7 @@ def _open(path: str) -> h5py.File:
     except BlockingIOError as error:
         raise RecordingFormatError("another program is still writing the file", file=path, found=str(error)) from error
     except OSError as error:
-        todo = "Copy it again from the robot; an HDF5 file that was cut off cannot be read in part."
+        todo = other_format(path, "hdf5") or "Copy it again from the robot; an HDF5 file that was cut off cannot be read in part."
         raise RecordingFormatError(_why_not_opened(path, size, str(error)), file=path, todo=todo) from error
 
 
@@ -142,7 +143,7 @@ def _why_not_opened(path: str, size: int, said: str) -> str:
         return "the file is empty (0 bytes)"
     with open(path, "rb") as handle:
         magic = handle.read(8)
-    if magic != b"\x89HDF\r\n\x1a\n":
+    if magic != MAGIC["hdf5"]:
         return f"not an HDF5 file: {leading(magic, size)}"
     return f"the HDF5 file is truncated or corrupt ({size} bytes): {said}"
 

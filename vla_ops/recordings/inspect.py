@@ -8,16 +8,18 @@ from pathlib import Path
 from statistics import median
 
 from vla_ops.errors import RecordingError, RecordingFormatError, VlaOpsError
-from vla_ops.recordings import FORMATS, leading, open_recording
+from vla_ops.recordings import FORMATS, format_of, leading, open_recording
 from vla_ops.recordings.base import OpenOptions, Span, StreamInfo
 
-_HDF5_MAGIC, _MCAP_MAGIC, _ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"\x89MCAP0\r\n", b"PK"
 _EXTENSIONS = {".hdf5": "hdf5", ".h5": "hdf5", ".hdf": "hdf5", ".partial": "hdf5", ".mcap": "mcap", ".zarr": "zarr", ".zip": "zarr"}
 # Streams that begin this far from the others are on another clock, not late.
 _ANOTHER_CLOCK_NS = 3600 * 10**9
 _WIDEST_NAME = 60
 _WIDEST_ENCODING = 24
 _MOST_METADATA = 20
+_MOST_JUMPS = 5
+# No sensor is faster: such a rate comes from stamps that are all alike.
+_FASTEST_HZ = 100_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Description:
     def task(self) -> str | None:
         """The task text of the first episode that has one."""
         return next((span.task for span in self.spans if span.task), None)
+
+    @property
+    def is_convertible(self) -> bool:
+        """False where nothing in it can be a robot's state, action or camera."""
+        return any(stream.kind != "other" for stream in self.streams)
 
     @property
     def has_stamps(self) -> bool:
@@ -63,11 +70,25 @@ def describe(path: str | Path, options: OpenOptions | None = None) -> Descriptio
         raise
 
 
+def rate_of(stream: StreamInfo) -> float | None:
+    """The mean rate in Hz, or None where the stamps do not tell: there are none, or all are the same moment."""
+    rate = stream.rate_hz
+    return rate if rate is not None and rate <= _FASTEST_HZ else None
+
+
 def sniff_format(path: str | Path) -> str:
     """Tell the format by the first bytes or, for folders and damaged files, by the names. Raise RecordingFormatError if it is none."""
     path = Path(path)
+    try:
+        kind = format_of(path)
+    except OSError as error:
+        raise RecordingError(f"cannot open the recording: {error.strerror}", file=path) from error
+    return kind or _by_suffix(path)
+
+
+def _by_suffix(path: Path) -> str:
     if path.is_dir():
-        if any((path / mark).exists() for mark in (".zgroup", "zarr.json", "data/.zgroup")) or path.suffix == ".zarr":
+        if path.suffix == ".zarr":
             return "zarr"
         raise RecordingFormatError(
             "a folder that is no recording",
@@ -75,23 +96,23 @@ def sniff_format(path: str | Path) -> str:
             expected="an .mcap or .hdf5 file, or a Zarr store",
             todo="Name one of the files in it.",
         )
-    head = _head(path)
-    for magic, kind in ((_HDF5_MAGIC, "hdf5"), (_MCAP_MAGIC, "mcap"), (_ZIP_MAGIC, "zarr")):
-        if head.startswith(magic):
-            return kind
+    size = path.stat().st_size
+    if size == 0:
+        todo = "The recorder wrote nothing: remove it or copy it again."
+        raise RecordingFormatError("the file is empty", file=path, found="0 bytes", todo=todo)
     if path.suffix.lower() in _EXTENSIONS:
         return _EXTENSIONS[path.suffix.lower()]
     raise RecordingFormatError(
         "not a recording of a known format",
         file=path,
-        found=leading(head, path.stat().st_size),
+        found=leading(_head(path), size),
         expected=" | ".join(FORMATS),
     )
 
 
 def render(description: Description) -> str:
     """The description as aligned plain text, at most about 140 characters wide, with what to do next."""
-    parts = [_head_lines(description), _table(description.streams)]
+    parts = [_head_lines(description), [*_whose(description.spans), *_table(description.streams)]]
     if len(description.spans) > 1:
         parts.append(_episodes(description.spans))
     if description.metadata:
@@ -111,6 +132,10 @@ def _head_lines(description: Description) -> list[str]:
     ]
 
 
+def _whose(spans: Sequence[Span]) -> list[str]:
+    return [f"streams of episode 0 of {len(spans)}"] if len(spans) > 1 else []
+
+
 def _table(streams: Sequence[StreamInfo]) -> list[str]:
     origin = min((s.first_ns for s in streams if s.first_ns is not None), default=0)
     middle = median([s.first_ns for s in streams if s.first_ns is not None] or [0])
@@ -122,14 +147,14 @@ def _table(streams: Sequence[StreamInfo]) -> list[str]:
 def _row(stream: StreamInfo, zero_ns: int) -> tuple[str, ...]:
     sample = f"{stream.dtype} {list(stream.shape)}" if stream.shape else stream.dtype
     encoding = " ".join(part for part in (stream.encoding, stream.schema.rpartition("/")[2]) if part)
-    rate = f"{stream.rate_hz:.2f} Hz" if stream.rate_hz else "-"
+    rate = rate_of(stream)
     return (
         _shortened(stream.name, _WIDEST_NAME),
         stream.kind,
         _shortened(encoding, _WIDEST_ENCODING) or "-",
         sample,
         str(stream.count),
-        rate,
+        f"{rate:.2f} Hz" if rate else "-",
         _times(stream, zero_ns),
     )
 
@@ -147,7 +172,8 @@ def _episodes(spans: Sequence[Span]) -> list[str]:
     steps = f" of {min(lengths)} to {max(lengths)} steps, {sum(lengths)} in all" if lengths else ""
     names = f"{spans[0].name}, {spans[1].name} .. {spans[-1].name}" if len(spans) > 3 else ", ".join(s.name for s in spans)
     jumps = [f"  {span.name} begins at a clock that jumped back: {span.clock_jump}" for span in spans if span.clock_jump]
-    return [f"{len(spans)} episodes{steps}: {names}", *jumps]
+    more = [f"  and {len(jumps) - _MOST_JUMPS} more"] if len(jumps) > _MOST_JUMPS else []
+    return [f"{len(spans)} episodes{steps}: {names}", *jumps[:_MOST_JUMPS], *more]
 
 
 def _metadata(metadata: Mapping[str, str]) -> list[str]:
@@ -157,12 +183,15 @@ def _metadata(metadata: Mapping[str, str]) -> list[str]:
 
 
 def _next_steps(description: Description) -> list[str]:
+    if not description.is_convertible:
+        return ["There is nothing in it to convert."]
     steps = []
-    if description.streams and not description.has_stamps:
+    if not description.has_stamps:
         steps.append("The samples have no stamps: set `recordings.source_rate_hz`, or name an array of times in `recordings.times`.")
     steps += [f"{name} is on another clock: `timeline: {{clock_offsets: {{{name}: start}}}}`." for name in description.other_clocks]
-    steps.append("Next: save the YAML below as robots/<name>/defs.yaml, decide where it says DECIDE, then run `dg check yaml`.")
-    return steps if description.streams else ["There is nothing in it to convert."]
+    steps.append("Next: save the YAML (--only-yaml prints it alone) as robots/ROBOT/defs.yaml, and decide where it says DECIDE.")
+    steps.append("Check it with `uv run dg check defs`, then `uv run vla-ops status ROBOT`.")
+    return steps
 
 
 def _aligned(rows: Sequence[tuple[str, ...]], right: set[int] | None = None) -> list[str]:

@@ -6,7 +6,7 @@ back can be seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,11 @@ class McapRecording:
             return [Span(Path(self.path).stem, task=task)]
         return [Span(f"run_{k}", k, task=task, clock_jump=jump) for k, jump in enumerate([None, *jumps])]
 
+    def notes(self) -> list[str]:
+        """That the file was cut off, and where."""
+        cut_at = self._index.contents.cut_at
+        return [] if cut_at is None else [f"the file was cut off; its whole part was read, {cut_at:,} of {self._index.file.size:,} bytes"]
+
     def metadata(self) -> Mapping[str, str]:
         """The metadata records as flat text: task_info.task_name, version.collector, ..."""
         return self._notes.metadata
@@ -103,7 +108,7 @@ class McapRecording:
                 return self._video(name)
             kind, rows = self._topics.kind(name), self._rows(name, span)
             return open_images(
-                name, self._index, kind, rows, stamps_ns=self._stamps(name, kind, rows), bgr=name in self.options.bgr_streams
+                name, self._index, kind, rows, stamps_ns=self._stamps(name, kind, rows), bgr=str(source) in self.options.bgr_sources
             )
 
     def _stamps(self, name: str, kind: MessageKind, rows: Rows) -> Int64:
@@ -121,7 +126,15 @@ class McapRecording:
 
     @cached_property
     def _runs(self) -> Runs:
-        return find_runs({topic: self._index.table(topic) for topic in self._index.topics})
+        return find_runs({topic: self._index.table(topic) for topic in self._topics_read})
+
+    @property
+    def _topics_read(self) -> Iterable[str]:
+        """The topics that may divide the file; one that is not there is named when it is read."""
+        if self.options.streams is None:
+            return self._index.topics
+        names = {self._resolve(Source.parse(text))[0] for text in self.options.streams}
+        return [topic for topic in self._index.topics if topic in names]
 
     def _runs_of(self, topic: str, run: int) -> Rows:
         return self._runs.rows(topic, run, len(self._index.table(topic)))
@@ -130,6 +143,13 @@ class McapRecording:
         """The topic's messages in a span. Raise StreamNotFoundError if there are none."""
         if not 0 <= span.index < self._runs.count:
             raise RecordingError("there is no such episode", episode=span.name, expected=f"0..{self._runs.count - 1}")
+        if self._runs.count > 1 and topic not in self._runs.starts and topic not in self._topics_read:
+            raise RecordingError(
+                "the file has several runs, and the stream was not among those it was opened for",
+                episode=span.name,
+                found=f"{self._runs.count} runs",
+                expected="its source in OpenOptions.streams",
+            )
         rows = self._runs_of(topic, span.index)
         if rows.start == rows.stop:
             total = len(self._index.table(topic))
@@ -137,15 +157,26 @@ class McapRecording:
             raise StreamNotFoundError("the topic has no messages in this episode", episode=span.name, found=found)
         return rows
 
+    def stream_name(self, source: Source) -> str:
+        """The topic or video a source names. Raise StreamNotFoundError with the nearest names if it is not there."""
+        return self._find(source)[0]
+
     def _find(self, source: Source) -> tuple[str, str]:
-        """The stream and field that a source names. Names of streams may hold dots: the longest one that is there is meant."""
-        known = {**self._index.topics, **self._notes.videos}
-        parts = source.field.split(".") if source.field else []
-        for count in range(len(parts), -1, -1):
-            name = ".".join([source.stream, *parts[:count]])
-            if name in known:
-                return name, ".".join(parts[count:])
-        raise missing_stream(source.stream, known)
+        """The stream and field that a source names."""
+        name, field = self._resolve(source)
+        if name is None:
+            raise missing_stream(source.stream, self._known)
+        return name, field
+
+    @property
+    def _known(self) -> Collection[str]:
+        return {**self._index.topics, **self._notes.videos}
+
+    def _resolve(self, source: Source) -> tuple[str | None, str]:
+        """The stream, or None, and the field. Names of streams may hold dots: the longest one that is there is meant."""
+        names, known = source.beginnings, self._known
+        name = next((name for name in reversed(names) if name in known), None)
+        return name, source.field if name is None else names[-1][len(name) + 1 :]
 
 
 @contextmanager

@@ -18,10 +18,11 @@ from mcap.records import AttachmentIndex, Channel, ChunkIndex, Footer, MetadataI
 from mcap.stream_reader import StreamReader
 
 from vla_ops.errors import RecordingError, RecordingFormatError
-from vla_ops.recordings import leading
+from vla_ops.recordings import MAGIC as MAGICS
+from vla_ops.recordings import leading, other_format, refuse_folder
 from vla_ops.recordings.base import Int64
 
-MAGIC = b"\x89MCAP0\r\n"
+MAGIC = MAGICS["mcap"]
 RECORD_HEAD = struct.Struct("<BQ")
 # Opcode and length, then start of the summary, start of its offsets, and its CRC.
 _FOOTER = struct.Struct("<BQQQI")
@@ -34,6 +35,8 @@ class ByteFile:
     """A file that is read by position; safe to share between threads."""
 
     def __init__(self, path: str) -> None:
+        refuse_folder(path, "mcap")
+        self.path = path
         try:
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             self.size = os.fstat(self._fd).st_size
@@ -114,7 +117,7 @@ def check_magic(file: ByteFile) -> None:
             "not an MCAP file",
             found=leading(head, file.size),
             expected=repr(MAGIC),
-            todo="Check `recordings.format` and `recordings.pattern`, or the robot's collector.",
+            todo=other_format(file.path, "mcap") or "Check `recordings.format` and `recordings.pattern`, or the robot's collector.",
         )
 
 

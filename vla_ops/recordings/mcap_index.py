@@ -213,12 +213,13 @@ def _cut_off(file: ByteFile, contents: Contents) -> RecordingFormatError:
     messages = sum(_count(file, chunk.indexes, chunk.entries) for chunk in contents.chunks)
     size = file.size
     end = contents.cut_at or 0
+    rest = ", or convert the part that is whole with `recordings: {truncated: keep_whole}`" if messages else "; no message in it is whole"
     return RecordingFormatError(
         "the file was cut off, as by a power loss or while it is being copied",
         byte=end,
         found=f"{end:,} of {size:,} bytes whole: {messages:,} messages in {len(contents.chunks)} chunks",
         expected="a file that ends with a footer",
-        todo="Copy it from the robot again, or convert the part that is whole with `recordings: {truncated: keep_whole}`.",
+        todo=f"Copy it from the robot again{rest}.",
     )
 
 

@@ -61,7 +61,8 @@ class NumberReader:
         place = self.first.place
         if place is None:
             return np.zeros(len(batch), bool)
-        alike = batch.lengths >= place.stop
+        # A FlatBuffers layout may lie behind the numbers.
+        alike = batch.lengths >= max(place.stop, *(stop for _, stop in place.fixed))
         for (start, stop), expected in zip(place.fixed, self.first.fixed, strict=True):
             rows = np.flatnonzero(alike)
             same = gather(batch.buffer, batch.starts[rows] + start, stop - start) == np.frombuffer(expected, np.uint8)

@@ -13,6 +13,9 @@ import numpy as np
 from vla_ops.recordings.base import Int64
 from vla_ops.recordings.mcap_index import Table
 
+# Recorders that stamp in several threads write some messages this much out of order: no jump, and for alignment to name.
+_JITTER_NS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -44,8 +47,8 @@ class Runs:
 
 
 def find_runs(tables: Mapping[str, Table]) -> Runs:
-    """Find the runs. A run begins where a topic jumps back that has a message in the current run already."""
-    if not any((np.diff(table.log_ns) < 0).any() for table in tables.values()):
+    """Find the runs. A run begins where a topic jumps back by more than 1 ms that has a message in the current run already."""
+    if not any(_jumps_back(table.log_ns) for table in tables.values()):
         return Runs(())
     names = [name for name, table in tables.items() if len(table)]
     topics = np.concatenate([np.full(len(tables[name]), k) for k, name in enumerate(names)])
@@ -54,6 +57,10 @@ def find_runs(tables: Mapping[str, Table]) -> Runs:
     chunks, offsets, log_ns = columns
     order = np.lexsort((offsets, chunks))
     return _sweep(names, topics[order].tolist(), numbers[order].tolist(), log_ns[order].tolist())
+
+
+def _jumps_back(log_ns: Int64) -> bool:
+    return bool((np.maximum.accumulate(log_ns) - log_ns > _JITTER_NS).any())
 
 
 def _sweep(names: list[str], topics: list[int], numbers: list[int], log_ns: list[int]) -> Runs:
@@ -65,11 +72,13 @@ def _sweep(names: list[str], topics: list[int], numbers: list[int], log_ns: list
     seen = [0] * len(names)
     for topic, number, stamp in zip(topics, numbers, log_ns, strict=True):
         before = last_ns[topic]
-        if before is not None and stamp < before and last_run[topic] == len(jumps):
+        if before is not None and stamp < before - _JITTER_NS and last_run[topic] == len(jumps):
             jumps.append(f"the clock of {names[topic]} jumps back {(before - stamp) / 1e9:.3f} s at message {number}")
         if last_run[topic] < len(jumps):
             starts[topic] += [number] * (len(jumps) - last_run[topic])
-        last_ns[topic], last_run[topic], seen[topic] = stamp, len(jumps), number + 1
+        # The latest so far, so that many small steps back add up.
+        is_later = before is None or stamp > before or last_run[topic] < len(jumps)
+        last_ns[topic], last_run[topic], seen[topic] = stamp if is_later else before, len(jumps), number + 1
     for topic in range(len(names)):
         starts[topic] += [seen[topic]] * (len(jumps) + 1 - len(starts[topic]))
     return Runs(tuple(jumps), {name: np.array(begun) for name, begun in zip(names, starts, strict=True)})

@@ -83,7 +83,7 @@ def _raw_image(message: Any, *, bgr: bool) -> UInt8:
     encoding = _raw_encoding(message)
     height, width, step = (int(child(message, name)) for name in ("height", "width", "step"))
     channels, data = _PIXELS[encoding], _bytes_of(message)
-    if not height or width * channels > step or len(data) < step * (height - 1) + width * channels:
+    if not height or not width or width * channels > step or len(data) < step * (height - 1) + width * channels:
         size = f"{width} x {height} {encoding}, {step} bytes a row"
         raise RecordingFormatError("a raw image has fewer bytes than its size says", found=f"{len(data)} bytes", expected=size)
     rows = np.frombuffer(data.ljust(step * height, b"\0"), np.uint8, step * height).reshape(height, step)

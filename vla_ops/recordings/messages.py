@@ -146,9 +146,12 @@ def follow(message: Any, path: str) -> Any:
 
 
 def as_vector(value: Any) -> Float64 | None:
-    """Numbers as float64 [width], or None for anything else. Points, quaternions and poses become x y z (w); null becomes NaN."""
+    """Numbers as float64 [width], or None for anything else. Points, quaternions and poses become x y z (w); null becomes NaN.
+
+    Raise RecordingFormatError for integers that no float64 holds.
+    """
     if isinstance(value, Real):
-        return np.array([value], np.float64)
+        return _float64([value])
     if isinstance(value, str | bytes) or value is None:
         return None
     if isinstance(value, np.ndarray) or _is_list(value):
@@ -162,7 +165,14 @@ def _list_vector(values: Any) -> Float64 | None:
     if any(not (isinstance(v, Real) or v is None) for v in values):
         return None
     # JSON has no NaN: writers put null in its place.
-    return np.array([np.nan if v is None else v for v in values], np.float64)
+    return _float64([np.nan if v is None else v for v in values])
+
+
+def _float64(values: list[Any]) -> Float64:
+    try:
+        return np.array(values, np.float64)
+    except OverflowError as error:
+        raise RecordingFormatError("a message holds an integer that is too large for a number", expected="at most 1.8e308") from error
 
 
 def _composite_vector(value: Any) -> Float64 | None:

@@ -1,4 +1,4 @@
-"""Draft a robot's YAML from what is in one of its recordings: valid as it stands, with DECIDE where only a person can know."""
+"""Draft a robot's YAML from what is in one of its recordings: with DECIDE where only a person can know, refused as long as that is so."""
 
 from __future__ import annotations
 
@@ -6,30 +6,35 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from vla_ops.errors import RecordingFormatError
 from vla_ops.recordings.base import Source, StreamInfo
+from vla_ops.recordings.inspect import Description
 from vla_ops.recordings.suggest_parts import Camera, Part, cameras_of, vector_parts, words
-
-if TYPE_CHECKING:
-    from vla_ops.recordings.inspect import Description
+from vla_ops.recordings.suggest_rates import guess_rate, is_demo
 
 _TIME_WORDS = frozenset({"timestamp", "timestamps", "stamp", "stamps", "time"})
-_DEFAULT_RATE_HZ = 30
+# What the schema refuses as a task text, so that no dataset is made with it.
+_NO_TASK = "DECIDE: what the robot does, in one sentence"
 
 
 def suggest_yaml(description: Description, robot_name: str) -> str:
-    """The text of `robots/<robot_name>/defs.yaml` for recordings like this one. It loads as a RobotSpec."""
+    """The text of `robots/<robot_name>/defs.yaml` for recordings like this one.
+
+    It loads as a RobotSpec once a state and a task are there; where the recording has none, they are DECIDE lines that the schema
+    refuses. Raise RecordingFormatError where nothing in the recording can be converted.
+    """
     description = replace(description, streams=tuple(s for s in description.streams if _can_be_named(s.name)))
-    state, action = vector_parts(description.streams, format=description.format, is_demo=_is_demo(description))
+    if not description.is_convertible:
+        raise RecordingFormatError("nothing in it to convert", file=description.path, found="no numeric stream and no camera")
+    state, action = vector_parts(description.streams, is_demo=is_demo(description))
     lines = [
         f"# Drafted from {Path(description.path).name}. Every DECIDE is a guess or an open question.",
         "type: vla_ops.RobotPipeline",
         "attributes:",
         *_recordings(description),
         *_timeline(description),
-        "  state:                                               # order here = order in the vector",
-        *map(_part_line, state),
+        *_state(state),
         *_action(action),
         *_cameras(description),
         *_task(description),
@@ -49,11 +54,6 @@ def _can_be_named(stream: str) -> bool:
     return True
 
 
-def _is_demo(description: Description) -> bool:
-    """True for robomimic files: their actions are a controller's, not joint targets."""
-    return description.format == "hdf5" and any(s.name == "actions" for s in description.streams)
-
-
 def _recordings(description: Description) -> list[str]:
     path = Path(description.path)
     suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".zarr.zip") else path.suffix
@@ -63,9 +63,13 @@ def _recordings(description: Description) -> list[str]:
         f"    pattern: {_quoted('**/*' + suffix)}",
         f"    format: {description.format}",
     ]
-    times = {} if description.format == "mcap" else _times(description.streams)
+    if description.format == "mcap":
+        return lines
+    times, rate = _times(description.streams), guess_rate(description)
+    if "*" not in times:
+        lines.append(f"    source_rate_hz: {rate.hz:g}  # DECIDE: the rate it was recorded at; {rate.why}")
     if times:
-        lines.append("    times:  # DECIDE: whose stamps are right; float32 seconds since 1970 are refused. Without it: k / rate_hz")
+        lines.append("    times:  # DECIDE: whose stamps are right; float32 seconds since 1970 are refused")
         lines += [f"      {_quoted(stream)}: {_quoted(source)}" for stream, source in times.items()]
     return lines
 
@@ -85,25 +89,16 @@ def _times(streams: tuple[StreamInfo, ...]) -> Mapping[str, str]:
 
 
 def _timeline(description: Description) -> list[str]:
-    rate, why = _rate(description)
+    rate = guess_rate(description)
     offsets = ", ".join(f"{_quoted(name)}: start" for name in description.other_clocks)
-    inside = f"rate_hz: {rate}" + (f", clock_offsets: {{{offsets}}}" if offsets else "")
-    return [f"  timeline: {{{inside}}}  # DECIDE: {why}"]
+    inside = f"rate_hz: {rate.whole_hz}" + (f", clock_offsets: {{{offsets}}}" if offsets else "")
+    return [f"  timeline: {{{inside}}}  # DECIDE: {rate.why}"]
 
 
-def _rate(description: Description) -> tuple[int, str]:
-    cameras = [s.rate_hz for s in description.streams if s.kind == "images" and s.rate_hz]
-    rates = cameras or [s.rate_hz for s in description.streams if s.kind == "numbers" and s.rate_hz]
-    if rates:
-        return max(1, min(1000, round(min(rates)))), f"the slowest {'camera' if cameras else 'stream'}'s rate; a lower one also works"
-    names = " ".join(s.name for s in description.streams)
-    if "qpos" in names and not _is_demo(description):
-        return 50, "not in the file; 50 is usual for ALOHA"
-    if _is_demo(description):
-        return 20, "not in the file; 20 is usual for robosuite (control_freq in env_args)"
-    if "camera0_rgb" in names:
-        return 60, "not in the file; UMI cameras run at 59.94"
-    return _DEFAULT_RATE_HZ, "not in the file"
+def _state(state: list[Part]) -> list[str]:
+    if not state:
+        return ["  state: []  # DECIDE: the streams of the state; none of the recording's is one by its name"]
+    return ["  state:                                               # order here = order in the vector", *map(_part_line, state)]
 
 
 def _part_line(part: Part) -> str:
@@ -137,12 +132,12 @@ def _task(description: Description) -> list[str]:
     if description.task:
         said = " ".join(description.task.split())
         return [f"  task: {{from: recording}}                              # here: {said if len(said) <= 70 else said[:67] + '...'}"]
-    return ["  task: {text: describe the task in one sentence}      # DECIDE: the prompt; the recording has none"]
+    return [f"  task: {{text: {_quoted(_NO_TASK)}}}  # the prompt; or {{from: folder}}. The recording has none"]
 
 
 def _norm_stats(state: list[Part], action: list[Part]) -> list[str]:
     """Deltas are of like from like: with other dimensions in the action than in the state they mean nothing."""
-    if not action or [n for p in action for n in p.names] == [n for p in state for n in p.names]:
+    if not action or not state or [n for p in action for n in p.names] == [n for p in state for n in p.names]:
         return []
     return [
         "  norm_stats: {action_space: absolute}                 # the action's dimensions are not the state's, so no delta can be taken"

@@ -11,7 +11,11 @@ from vla_ops.recordings.base import StreamInfo
 _GRIPPER = re.compile(r"grip|claw|finger|jaw|(?<![a-z])eef(?=/joint)|_eef/joint|clamp", re.IGNORECASE)
 # Dimension names that a spec takes only with `kind: gripper`.
 _GRIPPER_NAME = re.compile(r"grip|claw|finger|jaw", re.IGNORECASE)
+_ROTATION = re.compile(r"(?<![a-z])(quat|quaternion|orientation|rot|rotation|axis|axisangle|rot_?vec|rot_?6d|rpy|euler)(?![a-z])")
 _ACTION = frozenset({"action", "actions", "lead", "leader", "master", "command", "commands", "cmd", "target"})
+# Never a state, though not what an action is best read from.
+_COMMAND = _ACTION | {"targets", "control", "controls", "ctrl", "desired", "setpoint", "setpoints", "leading"}
+_CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _STATE = frozenset(
     {"qpos", "state", "follow", "follower", "puppet", "joint", "joints", "proprio", "eef", "tcp", "pose", "gripper", "position"}
 )
@@ -61,18 +65,15 @@ def words(name: str) -> list[str]:
     return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
 
 
-def vector_parts(streams: Sequence[StreamInfo], *, format: str, is_demo: bool) -> tuple[list[Part], list[Part]]:
-    """State and action parts. The state is never empty where there is a numeric stream; an empty action means the next state."""
+def vector_parts(streams: Sequence[StreamInfo], *, is_demo: bool) -> tuple[list[Part], list[Part]]:
+    """State and action parts. An empty state means that none is there by its name; an empty action means the next state."""
     numbers = [s for s in streams if s.kind == "numbers"]
     usable = [s for s in numbers if _BESIDE.isdisjoint(words(s.name))]
     commands = _most_exact([s for s in usable if _ACTION & set(words(s.name))])
-    states = _best_states([s for s in usable if not _ACTION & set(words(s.name))])
+    others = [s for s in usable if not _is_command(s.name)]
     action = _parts(commands, columns_of_demo=is_demo)
-    state = _parts(states, columns_of_demo=False)
-    if not state:
-        beside = next((s for s in numbers if s not in commands), commands[0] if commands else None)
-        state = _stand_in(beside) if beside else [_none(format)]
-    return state, action
+    state = _parts(_best_states(others), columns_of_demo=False) or _stand_in(others)
+    return [part for part in state if not _is_command(part.source)], action
 
 
 def cameras_of(streams: Sequence[StreamInfo]) -> list[Camera]:
@@ -89,6 +90,11 @@ def cameras_of(streams: Sequence[StreamInfo]) -> list[Camera]:
         else:
             cameras.append(Camera(name, source, role, "" if role else "a role: base, left_wrist or right_wrist"))
     return cameras
+
+
+def _is_command(name: str) -> bool:
+    """True for what was told to the robot: as a state it would teach a model to copy its input."""
+    return not _COMMAND.isdisjoint(word.rstrip("0123456789") for word in words(_CAMEL_CASE.sub("_", name)))
 
 
 def _most_exact(streams: list[StreamInfo]) -> list[StreamInfo]:
@@ -131,7 +137,7 @@ def _parts(streams: list[StreamInfo], *, columns_of_demo: bool) -> list[Part]:
     return [replace(part, names=tuple(next(names) for _ in part.names)) for part in ordered]
 
 
-_ORDER = ("joint", "position", "quaternion_xyzw", "rotation", "velocity", "other", "gripper")
+_ORDER = ("joint", "position", "quaternion_xyzw", "quaternion_wxyz", "rotation_vector", "rotation_rpy", "rotation_6d", "other", "gripper")
 
 
 def _group(name: str) -> str:
@@ -165,13 +171,27 @@ def _by_name(stream: StreamInfo, source: str, width: int) -> Part | None:
     if _GRIPPER.search(stream.name):
         names = ("gripper",) if width == 1 else _numbered("gripper_", width)
         return Part(source, names, "m", "gripper", decide="the unit" if width == 1 else f"the unit; whether all {width} columns are wanted")
-    if width == 4 and {"quat", "quaternion", "orientation"} & said:
-        return Part(source, ("qx", "qy", "qz", "qw"), "1", "quaternion_xyzw", decide="quaternion_wxyz if w comes first")
-    if width in (3, 6) and {"rot", "rotation", "axis", "rot6d", "rpy", "euler"} & said:
-        return Part(source, _numbered("r", width), "rad" if width == 3 else "1", "rotation")
+    if width in (3, 4, 6) and _ROTATION.search(stream.name.lower()):
+        return _rotation(stream.name.lower(), source, width)
     if width == 3 and {"pos", "position", "eef", "tcp", "xyz"} & said and not is_joint:
         return Part(source, ("x", "y", "z"), "m", "position")
     return Part(source, _numbered("j", width), "rad", "joint") if is_joint else None
+
+
+def _rotation(name: str, source: str, width: int) -> Part:
+    """The form of a rotation that its name says, else the usual one of that width and what else it may be."""
+    if width == 4:
+        if "wxyz" in name:
+            return Part(source, ("qw", "qx", "qy", "qz"), "1", "quaternion_wxyz")
+        decide = "" if "xyzw" in name else "quaternion_wxyz (and the names in that order) if w comes first"
+        return Part(source, ("qx", "qy", "qz", "qw"), "1", "quaternion_xyzw", decide=decide)
+    if width == 6:
+        decide = "" if "6d" in name else "rotation_6d if these are two columns of a rotation matrix"
+        return Part(source, _numbered("r", width), "1", "other" if decide else "rotation_6d", decide=decide)
+    if re.search(r"rpy|euler", name):
+        return Part(source, ("roll", "pitch", "yaw"), "rad", "rotation_rpy")
+    decide = "" if re.search(r"axis|rot_?vec", name) else "rotation_rpy if these are roll, pitch and yaw; and the unit"
+    return Part(source, ("rx", "ry", "rz"), "rad", "rotation_vector", decide=decide)
 
 
 def _named_joints(source: str, joints: tuple[str, ...]) -> list[Part]:
@@ -220,7 +240,12 @@ def _unknown(stream: StreamInfo, decide: str) -> Part:
     return Part(_source(stream), _numbered(f"{base}_", _width(stream)), "1", kind, decide=decide)
 
 
-def _stand_in(stream: StreamInfo) -> list[Part]:
+def _stand_in(streams: list[StreamInfo]) -> list[Part]:
+    """The simulator's whole state, else the first stream that could be one; nothing where there is none."""
+    measured = [s for s in streams if s.dtype != "bool"]
+    stream = next((s for s in measured if words(s.name)[-1:] == ["states"]), next(iter(measured), None))
+    if stream is None:
+        return []
     decide = "no state was found by name; this one is a stand-in"
     if len(stream.fields) > 1 and not _positions_field(stream):
         return [replace(part, decide=decide) for part in _each_field(stream)]
@@ -237,10 +262,6 @@ def _each_field(stream: StreamInfo) -> list[Part]:
 def _field_part(stream: StreamInfo, field: str, decide: str) -> Part:
     name = _safe(field)
     return Part(f"{stream.name}.{field}", (name,), "1", "gripper" if _GRIPPER_NAME.search(name) else "other", decide=decide)
-
-
-def _none(format: str) -> Part:
-    return Part("/state", ("s1",), "1", "other", decide=f"the recording has no numeric stream; name one that other {format} files have")
 
 
 def _source(stream: StreamInfo) -> str:

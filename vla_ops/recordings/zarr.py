@@ -1,8 +1,9 @@
 """Read Zarr recordings, versions 2 and 3, in a folder or a zip: replay buffers (`data/*`, `meta/episode_ends`) of UMI and others.
 
 Each episode of `meta/episode_ends` is a span; without it the whole store is one. Streams are listed as `data/NAME` and may be
-named without `data/`. Chunks that are not in a store read as its fill value, as Zarr defines, except for images, where that
-would be a black picture that nobody took.
+named without `data/`. Chunks that are not in a store read as its fill value, as Zarr defines: writers leave out chunks that hold
+nothing else. A copy that is not whole looks the same, so `notes` names them. For images, where they would be black pictures that
+nobody took, and for arrays without a fill value they are refused.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vla_ops.errors import RecordingFormatError, SchemaMismatchError, UnknownEncodingError
-from vla_ops.recordings.array_recording import ArrayRecording, as_text, plain_text
+from vla_ops.recordings.array_recording import ArrayRecording, array_name, as_text, plain_text, same_array
 from vla_ops.recordings.arrays import Array, Rows
-from vla_ops.recordings.base import OpenOptions, Span
+from vla_ops.recordings.base import OpenOptions, Source, Span
 from vla_ops.recordings.zarr_store import ZarrFiles, open_files
 
 if TYPE_CHECKING:
@@ -49,6 +50,31 @@ class ZarrRecording(ArrayRecording):
     def metadata(self) -> Mapping[str, str]:
         """Attributes of the root, `data` and `meta` as `attrs.NAME`, cut at 200 characters."""
         return {f"attrs.{name}": as_text(value) for name, value in self._files.attributes().items()}
+
+    def notes(self) -> list[str]:
+        """Numbers that are not in the store and read as its fill value, for the arrays that will be read."""
+        return [note for name in self._names_read if (note := self._missing_numbers(name)) is not None]
+
+    @property
+    def _names_read(self) -> list[str]:
+        if self.options.streams is None:
+            return self._names
+        read = {*map(array_name, map(Source.parse, self.options.streams)), *self.options.time_sources.values()}
+        return [name for name in self._names if any(same_array(name, wanted) for wanted in read)]
+
+    def _missing_numbers(self, name: str) -> str | None:
+        array, _ = self._files.array(name)
+        if array is None or len(array.shape) in (0, 4) or array.dtype.kind not in "biuf":
+            return None
+        missing = list(self._files.missing_rows(array, name, 0, array.shape[0]))
+        if not missing:
+            return None
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        rows = ", ".join(f"{start} to {stop}" for start, stop in missing[:4]) + more
+        return (
+            f"{name}: rows {rows} are not in the store and were read as its fill value {array.metadata.fill_value}; writers leave out "
+            "chunks that hold nothing else, but a copy that is not whole looks the same"
+        )
 
     @cached_property
     def _task(self) -> str | None:
@@ -130,7 +156,7 @@ class _Reader:
     def __call__(self, start: int, stop: int) -> Array:
         self.files.check_links(self.name)
         try:
-            if len(self.array.shape) == 4:
+            if len(self.array.shape) == 4 or self.array.metadata.fill_value is None:
                 self._refuse_missing_chunks(start, stop)
             return np.asarray(self.array[start:stop])
         except RecordingFormatError:
@@ -147,20 +173,17 @@ class _Reader:
             ) from error
 
     def _refuse_missing_chunks(self, start: int, stop: int) -> None:
-        size = (self.array.shards or self.array.chunks)[0]
-        for chunk in range(start // size, -(-stop // size)):
-            key = self.files.chunk_key(self.array, self.name, chunk)
-            if not self.files.has(key):
-                raise RecordingFormatError(
-                    f"images of rows {chunk * size} to {min((chunk + 1) * size, self.array.shape[0])} are not in the store",
-                    stream=self.name,
-                    found=f"no {key}",
-                    todo="The copy is not whole; copy it again from the robot.",
-                )
+        for first, last in self.files.missing_rows(self.array, self.name, start, stop):
+            raise RecordingFormatError(
+                f"{'images' if len(self.array.shape) == 4 else 'numbers'} of rows {first} to {last} are not in the store",
+                stream=self.name,
+                found="no chunk of them, or not all",
+                todo="The copy is not whole; copy it again from the robot.",
+            )
 
 
 def _unread(start: int, stop: int) -> Array:
-    raise RecordingFormatError("an array whose compressor is not installed was read", found=f"rows {start} to {stop}")
+    raise RecordingFormatError("an array that cannot be read was read", found=f"rows {start} to {stop}")
 
 
 def _compressor(array: zarr.Array[Any]) -> str:

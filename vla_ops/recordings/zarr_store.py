@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from vla_ops.errors import RecordingError, RecordingFormatError, UnsafePathError
+from vla_ops.recordings import other_format
 
 if TYPE_CHECKING:
     import zarr
@@ -69,10 +72,12 @@ class ZarrFiles(ABC):
     def _open(self, array: str, version: Any) -> zarr.Array[Any]: ...
 
     def array(self, name: str) -> tuple[zarr.Array[Any] | None, str]:
-        """Open an array; None and the compressor's name if no codec of that name is installed."""
+        """Open an array; None and the compressor's name if no codec of that name is installed, or if it unpickles."""
         from zarr.errors import UnknownCodecError
 
         self.check_links(name)
+        if _unpickles(self._metadata(name)):
+            return None, "codec pickle, which runs code that the store brings"
         try:
             return self._open(name, 3 if self.has(f"{name}/{_V3}") else 2), ""
         except UnknownCodecError as error:
@@ -85,7 +90,10 @@ class ZarrFiles(ABC):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of an array, from its metadata alone."""
-        return tuple(int(n) for n in self._json(f"{name}/{_V3}" if self.has(f"{name}/{_V3}") else f"{name}/{_V2_ARRAY}")["shape"])
+        return tuple(int(n) for n in self._metadata(name)["shape"])
+
+    def _metadata(self, name: str) -> dict[str, Any]:
+        return self._json(f"{name}/{_V3}" if self.has(f"{name}/{_V3}") else f"{name}/{_V2_ARRAY}")
 
     def attributes(self) -> dict[str, object]:
         """Attributes of the groups that recorders write to: root, data and meta."""
@@ -97,10 +105,14 @@ class ZarrFiles(ABC):
                 found.update(self._json(f"{group}{_V3}").get("attributes", {}))
         return found
 
-    def chunk_key(self, array: zarr.Array[Any], name: str, row_chunk: int) -> str:
-        """Name of the entry that holds the first stored chunk of these rows."""
-        key = array.metadata.encode_chunk_key((row_chunk, *([0] * (len(array.shape) - 1))))
-        return f"{name}/{key}"
+    def missing_rows(self, array: zarr.Array[Any], name: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the first and last row of those of start..stop that have a chunk which is not in the store."""
+        stored = array.shards or array.chunks
+        across = [range(-(-length // size)) for length, size in zip(array.shape[1:], stored[1:], strict=True)]
+        for chunk in range(start // stored[0], -(-stop // stored[0])):
+            keys = (f"{name}/{array.metadata.encode_chunk_key((chunk, *rest))}" for rest in itertools.product(*across))
+            if not all(map(self.has, keys)):
+                yield chunk * stored[0], min((chunk + 1) * stored[0], array.shape[0])
 
     def _is_array(self, mark: str) -> bool:
         return mark.endswith(f"/{_V2_ARRAY}") or (mark.endswith(f"/{_V3}") and self._json(mark).get("node_type") == "array")
@@ -224,7 +236,7 @@ def _open_zip(path: str) -> zipfile.ZipFile:
         with open(path, "rb") as handle:
             is_zip = handle.read(4) == b"PK\x03\x04"
         said = "the zip is truncated: it begins as one but has no directory at its end" if is_zip else "neither a Zarr folder nor a zip"
-        raise RecordingFormatError(f"{said} ({size} bytes)", file=path, todo=_TODO_COPY) from error
+        raise RecordingFormatError(f"{said} ({size} bytes)", file=path, todo=other_format(path, "zarr") or _TODO_COPY) from error
     for name in archive.namelist():
         if _escapes(name):
             archive.close()
@@ -232,6 +244,16 @@ def _open_zip(path: str) -> zipfile.ZipFile:
                 "an archive entry leaves the archive", file=path, found=repr(name), todo="Pack it again from inside its folder."
             )
     return archive
+
+
+def _unpickles(metadata: object) -> bool:
+    """True where a filter, compressor or codec at any depth, as in shards, is numcodecs' `pickle`."""
+    if isinstance(metadata, list):
+        return any(map(_unpickles, metadata))
+    if not isinstance(metadata, dict):
+        return False
+    names = (str(metadata.get(key, "")).lower().rpartition(".")[2] for key in ("id", "name"))
+    return "pickle" in names or any(_unpickles(value) for key, value in metadata.items() if key != "attributes")
 
 
 def _escapes(name: str) -> bool:

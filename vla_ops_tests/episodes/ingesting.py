@@ -33,6 +33,8 @@ ALOHA: dict[str, Any] = {
 def robot_at(folder: Path, pattern: str, format: str, *, recordings: Mapping[str, Any] | None = None, **sections: Any) -> Robot:
     """A robot whose recordings are in `folder`: the ALOHA layout unless `sections` say otherwise."""
     read = {"uri": str(folder), "pattern": pattern, "format": format, "settle_s": 0, **(recordings or {})}
+    if format != "mcap" and "times" not in read:
+        read.setdefault("source_rate_hz", sections.get("timeline", ALOHA["timeline"])["rate_hz"])
     return Robot("arm", folder, RobotSpec.model_validate({"recordings": read, **ALOHA, **sections}))
 
 

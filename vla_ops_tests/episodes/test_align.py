@@ -162,6 +162,33 @@ def test_a_fixed_offset_moves_the_stream() -> None:
     assert found.timelines[0].placements["/cam"].skew_ns[0] == 0
 
 
+def test_start_is_when_the_others_have_begun_after_their_own_offsets() -> None:
+    times = stamps(50, 5)
+    joints, camera = Clocked("/joints", times + 100_000 * MS, "linear"), Clocked("/cam", times + 7_000 * MS, "nearest")
+    for offset in (500.0, -500.0):
+        found = align([joints, camera], timeline(clock_offsets={"/joints": offset, "/cam": "start"})).timelines[0]
+        assert found.stamps_ns[0] == 100_000 * MS + offset * MS
+        assert found.placements["/cam"].index[0] == 0
+        assert found.placements["/joints"].index[0] == 0
+
+
+@pytest.mark.parametrize(("latency_ms", "first"), [(0, 0), (-100, 5), (-200, 10)])
+def test_start_does_not_undo_the_latency_of_a_camera(latency_ms: int, first: int) -> None:
+    """A camera whose images arrive 100 ms late shows at the beginning what arrives 100 ms after it."""
+    times = stamps(50, 5)
+    camera = Clocked("/cam", times + 7_000 * MS, "nearest", latency_ms * MS)
+    found = align([Clocked("/joints", times + 100_000 * MS, "linear"), camera], timeline(clock_offsets={"/cam": "start"})).timelines[0]
+    assert found.placements["/cam"].index[0] == first
+    assert found.placements["/joints"].index[0] == 0
+
+
+def test_a_latency_without_any_offset_moves_the_stream() -> None:
+    times = stamps(50, 2)
+    found = align([Clocked("/a", times, "linear"), Clocked("/cam", times + 100 * MS, "nearest", -100 * MS)], timeline()).timelines[0]
+    assert found.stamps_ns[0] == 0
+    assert (found.placements["/cam"].skew_ns[0], found.frames) == (0, 41)
+
+
 def test_one_sample_is_too_short() -> None:
     with pytest.raises(AlignmentError, match="too short"):
         align([Clocked("/a", np.array([5]), "nearest")], timeline())

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from mcap.writer import Writer
 
+from vla_ops.episodes.convert import ConversionJob, convert_recording
+from vla_ops.episodes.keyframes import from_first_keyframe
+from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import RecordingFormatError, SpecError
 from vla_ops.spec import VideoSpec
+from vla_ops_tests.episodes.ingesting import robot_at
 from vla_ops_tests.episodes.mp4s import AV1, COPY, H264, barcodes, packets, shown, write
-from vla_ops_tests.episodes.streams import VideoFrames, encode_packets
+from vla_ops_tests.episodes.streams import JpegFrames, VideoFrames, encode_packets
 
 
 class TestRecordedVideo:
@@ -120,3 +129,75 @@ def test_the_h264_of_a_real_robot_is_decoded_in_the_order_it_is_shown(recordings
     for image, index in zip(written, indices, strict=True):
         errors = [np.abs(image - other).mean() for other in expected]
         assert errors[index] == min(errors)
+
+
+class TestVideoThatBeginsBetweenKeyframes:
+    @pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+    def test_it_is_as_if_recording_had_begun_at_the_first_keyframe(self, codec):
+        stream, notes = cut_in(VideoFrames(25, codec=codec), 4), list[str]()
+        later = from_first_keyframe(stream, notes)
+        assert later.stamps_ns.tolist() == stream.stamps_ns[6:].tolist()
+        assert [image.data for image in later.packets([0, 0, 3])] == [stream.coded[k] for k in (6, 6, 9)]
+        assert (later.name, later.codec) == ("/camera", codec)
+        assert notes == ["the 6 image(s) of /camera before its first keyframe (0.200 s) cannot be decoded and are not used"]
+
+    def test_a_stream_that_begins_at_a_keyframe_or_is_no_video_is_left_alone_and_read_no_further(self):
+        for stream in (VideoFrames(25), JpegFrames(25, replaced=dict.fromkeys(range(25), b""))):
+            notes: list[str] = []
+            assert from_first_keyframe(stream, notes) is stream
+            assert notes == []
+
+    def test_without_any_keyframe_the_decoder_says_what_is_missing(self, tmp_path):
+        stream, notes = cut_in(VideoFrames(6, gop=12), 2), list[str]()
+        assert from_first_keyframe(stream, notes) is stream
+        assert notes == []
+        with pytest.raises(RecordingFormatError, match="no keyframe with its parameter sets"):
+            write(tmp_path, stream, AV1)
+
+    @pytest.mark.parametrize("codec", ["av1", "h264", "copy"])
+    def test_the_episode_begins_at_the_first_keyframe_and_says_why(self, codec, tmp_path):
+        """Images 3 to 39 of an H.264 camera with a keyframe every 10, and a joint sample for each."""
+        (tmp_path / "raw").mkdir()
+        recorded = range(3, 40)
+        record_video(tmp_path / "raw" / "a.mcap", VideoFrames(40), recorded)
+        sections = {
+            "state": [{"source": "/q.position", "names": ["a", "b"], "unit": "rad"}],
+            "cameras": {"front": {"source": "/cam", "role": "base"}},
+            "dataset": {"repo_id": "local/arm", "video": {"codec": codec}},
+        }
+        robot = robot_at(tmp_path / "raw", "*.mcap", "mcap", **sections)
+        store = RobotStore.of("arm", tmp_path / "home")
+        result = convert_recording(ConversionJob("a.mcap", str(tmp_path / "raw" / "a.mcap"), "v1", robot.spec, store.root))
+        assert result.quarantined is None
+        assert result.notes == [
+            "episode a: the 7 image(s) of /cam before its first keyframe (0.350 s) cannot be decoded and are not used",
+        ]
+        (episode,) = store.read_episodes("a.mcap")
+        assert barcodes(episode.video("front")) == list(range(10, 39))
+        states = np.array(pq.read_table(episode.frames)["observation.state"].to_pylist())
+        assert np.allclose(states[:, 0], np.arange(10, 39) / 100)
+        assert (episode.meta.videos["front"].encoder == {}) == (codec in ("h264", "copy"))
+
+
+def cut_in(stream: VideoFrames, missing: int) -> VideoFrames:
+    """The stream as recorded by one that missed its first images."""
+    stream.coded = stream.coded[missing:]
+    stream.count -= missing
+    return stream
+
+
+def record_video(path: Path, stream: VideoFrames, images: range) -> None:
+    """Some images of a stream as foxglove.CompressedVideo on /cam at 20 Hz, and with each the joints [k / 100, 0] on /q."""
+    with open(path, "wb") as file:
+        writer = Writer(file)
+        writer.start()
+        channels = {
+            topic: writer.register_channel(topic, "json", writer.register_schema(schema, "jsonschema", b'{"type": "object"}'))
+            for topic, schema in (("/cam", "foxglove.CompressedVideo"), ("/q", "Joints"))
+        }
+        for k in images:
+            stamp = 10**18 + k * 50_000_000
+            video = {"timestamp": {"sec": 0, "nsec": 0}, "format": "h264", "data": base64.b64encode(stream.coded[k]).decode()}
+            for topic, message in (("/cam", video), ("/q", {"position": [k / 100, 0.0]})):
+                writer.add_message(channels[topic], stamp, json.dumps(message).encode(), stamp)
+        writer.finish()

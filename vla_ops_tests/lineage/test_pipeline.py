@@ -148,6 +148,75 @@ def test_chosen_partitions_are_converted_again_and_no_others(lineage: Lineage) -
     assert lineage.materialized() == {"a.mcap": 1, "b.mcap": 2}
 
 
+def run_alone(lineage: Lineage, partition: str, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+    job = lineage.definitions().resolve_job_def("arm_ingest")
+    return job.execute_in_process(instance=lineage.instance, partition_key=partition, raise_on_error=raise_on_error)
+
+
+def test_a_single_chosen_partition_has_one_event_with_its_own_data_version_and_the_dataset_follows(lineage: Lineage) -> None:
+    lineage.run()
+    before = partition_versions(lineage)
+    assert run_alone(lineage, "b.mcap").success
+    assert lineage.materialized() == {"a.mcap": 1, "b.mcap": 2}
+    assert partition_versions(lineage) == before
+    assert staleness(lineage, "norm_stats") is StaleStatus.FRESH
+
+
+def partition_versions(lineage: Lineage) -> dict[str, str]:
+    """Partition -> data version of its latest event."""
+    records = lineage.instance.fetch_materializations(lineage.key("episodes"), limit=1000).records
+    events = [(r.partition_key, r.asset_materialization) for r in reversed(records) if r.partition_key is not None]
+    return {key: (event.tags or {})["dagster/data_version"] for key, event in events if key is not None and event is not None}
+
+
+def test_a_chosen_partition_that_cannot_be_used_fails_the_run_with_the_reason_and_is_not_marked_as_made(lineage: Lineage) -> None:
+    (lineage.recordings / "broken.mcap").write_bytes((lineage.recordings / "a.mcap").read_bytes()[:200_000])
+    lineage.run()
+    result = run_alone(lineage, "broken.mcap", raise_on_error=False)
+    assert not result.success
+    failure = result.failure_data_for_node("arm__episodes")
+    assert failure is not None
+    assert failure.error is not None
+    assert "cut off" in str(failure.error)
+    assert "broken.mcap" not in lineage.materialized()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "asset", "partition"),
+    [
+        ("action_horizon: 50", "action_horizon: 10", "norm_stats", None),
+        ("licence: apache-2.0", "licence: mit", "lerobot_v3", None),
+        ("images: nearest", "images: hold", "episodes", "a.mcap"),
+    ],
+)
+def test_an_edit_of_the_yaml_shows_as_stale_before_anything_runs(
+    lineage: Lineage, old: str, new: str, asset: str, partition: str | None
+) -> None:
+    lineage.run()
+    lineage.edit(old, new)
+    assert staleness(lineage, asset, partition) is StaleStatus.STALE
+    lineage.run()
+    assert staleness(lineage, asset, partition) is StaleStatus.FRESH
+
+
+def test_a_recording_that_is_being_rewritten_keeps_its_partition(lineage: Lineage) -> None:
+    lineage.run()
+    lineage.edit("settle_s: 0", "settle_s: 1000000000")
+    observe(lineage)
+    assert sorted(lineage.instance.get_dynamic_partitions("arm_recordings")) == ["a.mcap", "b.mcap"]
+    assert lineage.run().success
+    assert sorted(lineage.instance.get_dynamic_partitions("arm_recordings")) == ["a.mcap", "b.mcap"]
+
+
+def test_a_recording_with_the_bytes_of_another_says_so_on_its_own_partition(lineage: Lineage) -> None:
+    lineage.add("twin.mcap")
+    lineage.run()
+    shown = dg.AssetRecordsFilter(lineage.key("episodes"), asset_partitions=["twin.mcap"])
+    (record,) = lineage.instance.fetch_observations(shown, limit=1).records
+    assert record.asset_observation is not None
+    assert "the same bytes as a.mcap" in str(record.asset_observation.metadata["quarantined"].value)
+
+
 def test_a_removed_recording_leaves_the_dataset(lineage: Lineage) -> None:
     lineage.run()
     (lineage.recordings / "b.mcap").unlink()
@@ -185,6 +254,30 @@ def test_the_sensor_asks_for_one_run_for_all_new_recordings_and_for_none_without
     assert isinstance(second, dg.SkipReason)
     lineage.add("c.mcap", of="transfer_cube_003.mcap")
     assert isinstance(sensor_tick(lineage, first.cursor), dg.SensorResult)
+
+
+def test_the_sensor_starts_no_second_run_while_one_has_not_finished(lineage: Lineage) -> None:
+    job = lineage.definitions().resolve_job_def("arm_ingest")
+    run = lineage.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    waiting = sensor_tick(lineage, None)
+    assert isinstance(waiting, dg.SkipReason)
+    assert run.run_id[:8] in str(waiting.skip_message)
+    lineage.instance.delete_run(run.run_id)
+    assert isinstance(sensor_tick(lineage, None), dg.SensorResult)
+
+
+def test_the_schedule_starts_a_run_only_where_there_is_something_to_look_at(lineage: Lineage) -> None:
+    def tick() -> object:
+        schedule = next(iter(lineage.definitions().schedules or []))
+        assert isinstance(schedule, dg.ScheduleDefinition)
+        return schedule()
+
+    assert isinstance(tick(), dg.RunRequest)
+    for path in lineage.recordings.iterdir():
+        path.unlink()
+    skipped = tick()
+    assert isinstance(skipped, dg.SkipReason)
+    assert "no recording matches *.mcap" in str(skipped.skip_message)
 
 
 def test_the_sensor_leaves_a_file_alone_that_is_still_being_written(lineage: Lineage) -> None:

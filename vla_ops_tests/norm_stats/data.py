@@ -32,7 +32,7 @@ def make_spec(names: Sequence[str], *, horizon: int = 50, action_space: str = "d
 
     return RobotSpec.model_validate(
         {
-            "recordings": {"uri": "unused", "pattern": "*", "format": "hdf5"},
+            "recordings": {"uri": "unused", "pattern": "*", "format": "mcap"},
             "timeline": {"rate_hz": 50},
             "state": [part(name, k, "/qpos") for k, name in enumerate(names)],
             "action": [part(name, k, "/action") for k, name in enumerate(names)],

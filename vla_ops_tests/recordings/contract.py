@@ -132,6 +132,12 @@ class RecordingContract:
             with pytest.raises(StreamNotFoundError, match="Did you mean"):
                 recording.images(Source.parse(camera + "x"), span)
 
+    def test_a_source_names_the_stream_that_is_listed_by_that_name(self, recording: Recording, contents: Contents):
+        for text in [*contents.numbers, *contents.images]:
+            assert recording.stream_name(Source.parse(text)) == text
+        with pytest.raises(StreamNotFoundError, match="Did you mean"):
+            recording.stream_name(Source.parse(next(iter([*contents.images, *contents.numbers])) + "x"))
+
     def test_cameras_can_be_read_by_several_threads_at_once(self, recording: Recording, contents: Contents, span: Span):
         streams = [recording.images(Source.parse(name), span) for name in contents.images] * 2
         alone = [[_bytes(i) for i in stream.packets(range(len(stream.stamps_ns)))] for stream in streams]

@@ -132,7 +132,7 @@ class TestAloha:
     def test_raw_pixels_of_a_bgr_stream_are_swapped_whatever_the_spelling(self, tmp_path):
         written = write_aloha(tmp_path / "a.hdf5", frames=3)
         name = "/observations/images/cam_high"
-        with open_at(tmp_path / "a.hdf5", bgr_streams=frozenset({"observations/images/cam_high"})) as recording:
+        with open_at(tmp_path / "a.hdf5", bgr_sources=frozenset({"observations/images/cam_high"})) as recording:
             span = recording.spans()[0]
             swapped = next(iter(recording.images(Source.parse(name), span).packets([1])))
             other = next(iter(recording.images(Source.parse("observations/images/cam_left_wrist"), span).packets([1])))
@@ -170,6 +170,20 @@ class TestAloha:
         assert read == [list(range(60))] * 2
 
 
+class TestDemosOfOneNumber:
+    def test_none_is_lost_and_all_are_in_natural_order(self, tmp_path):
+        with h5py.File(tmp_path / "a.hdf5", "w") as file:
+            for k, name in enumerate(("demo_10", "demo_1", "demo_01", "episode_1", "demo_2")):
+                file[f"data/{name}/actions"] = np.full((5, 2), k)
+        with open_at(tmp_path / "a.hdf5") as recording:
+            spans = recording.spans()
+            first = [recording.numbers(Source.parse("actions"), span).values[0, 0] for span in spans]
+        assert [(span.name, span.index) for span in spans] == [
+            ("demo_01", 0), ("demo_1", 1), ("demo_2", 2), ("demo_10", 3), ("episode_1", 4),
+        ]  # fmt: skip
+        assert first == [2, 1, 4, 0, 3]
+
+
 class TestTimes:
     def test_float_seconds_since_the_epoch_are_exact_to_the_microsecond(self, tmp_path):
         times = 1_700_000_000.125 + np.arange(30) / 64
@@ -190,9 +204,9 @@ class TestTimes:
         ("times", "said"),
         [
             ((1_700_000_000 + np.arange(30) / 50).astype(np.float32), "float32 cannot hold these times"),
-            (np.arange(30) * 20, "unit of integer times"),
+            (np.arange(30), "unit of the times cannot be told"),
             (np.where(np.arange(30) == 3, np.nan, np.arange(30)), "not finite"),
-            (np.arange(30) * 1e6 + 1.7e15, "not seconds"),
+            (np.arange(30) * 2e7 + 1.7e18, "not exact"),
             (np.zeros((30, 2)), "not an array of times"),
         ],
     )

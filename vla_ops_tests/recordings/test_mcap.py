@@ -359,7 +359,7 @@ class TestImages:
         row = bytes(range(1, channels + 1)) * 5
         content = {"height": 2, "width": 5, "encoding": encoding, "step": len(row) + 3, "data": (row + b"\xff\xff\xff") * 2}
         path = write_samples(tmp_path / "0.mcap", "ros2", [Sample("/c", "Image", START_NS + 1, content)])
-        with open_mcap(path, bgr_streams=frozenset({"/c"} if bgr else ())) as recording:
+        with open_mcap(path, bgr_sources=frozenset({"/c"} if bgr else ())) as recording:
             image = next(iter(recording.images(Source("/c"), recording.spans()[0]).packets([0])))
         assert image.data.tolist() == [[expected] * 5] * 2
 
@@ -389,7 +389,10 @@ class TestDamagedFiles:
     @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.999])
     def test_a_file_cut_off_is_refused_and_says_how_much_is_whole(self, plain, tmp_path, share):
         cut = self.cut(plain, tmp_path, share)
-        with pytest.raises(RecordingFormatError, match=r"cut off.*byte \d+.*messages in \d+ chunks.*truncated: keep_whole"):
+        with pytest.raises(
+            RecordingFormatError,
+            match=r"cut off.*byte \d+.*(0 messages in 0 chunks.*no message|messages in \d+ chunks.*truncated: keep_whole)",
+        ):
             open_mcap(cut)
 
     @pytest.mark.parametrize("chunked", [True, False])
@@ -501,6 +504,23 @@ class TestClockJumps:
             assert len(recording.numbers(Source("/late"), second).values) == len(ARM.values)
             with pytest.raises(StreamNotFoundError, match=r"no messages in this episode \[episode run_0, stream /late\]"):
                 recording.numbers(Source("/late"), first)
+
+    def test_only_the_streams_that_will_be_read_divide_a_file(self, tmp_path):
+        other = Joints(np.concatenate([ARM.stamps_ns[:10], ARM.stamps_ns[:10]]), ARM.values[:20])
+        path = write_mcap(tmp_path / "0.mcap", "ros2", joints={"/arm": ARM, "/other": other}, topic_after_topic=True)
+        with open_mcap(path, streams=frozenset({"/arm.position[0:3]"})) as recording:
+            assert [span.clock_jump for span in recording.spans()] == [None]
+        for streams in (None, frozenset({"/arm", "/other"})):
+            with open_mcap(path, streams=streams) as recording:
+                assert len(recording.spans()) == 2
+
+    def test_a_stream_that_a_divided_file_was_not_opened_for_is_refused(self, tmp_path):
+        other = Joints(np.concatenate([ARM.stamps_ns[:10], ARM.stamps_ns[:10]]), ARM.values[:20])
+        path = write_mcap(tmp_path / "0.mcap", "ros2", joints={"/arm": ARM, "/other": other}, topic_after_topic=True)
+        with open_mcap(path, streams=frozenset({"/other"})) as recording:
+            assert [s.name for s in recording.streams()] == ["/arm", "/other"]
+            with pytest.raises(RecordingError, match=r"was not among those it was opened for \[episode run_0, stream /arm\]"):
+                recording.numbers(Source.parse("/arm"), recording.spans()[0])
 
     def test_a_video_cannot_be_divided_among_runs(self, tmp_path):
         video = mp4_bytes(CAMERAS["/cam/high"].pictures, CAMERAS["/cam/high"].stamps_ns)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -306,3 +307,84 @@ class TestBadInput:
         write_replay_buffer(tmp_path / "b.zarr")
         with open_at(tmp_path / "b.zarr") as recording, pytest.raises(StreamNotFoundError, match="data/robot0_eef_pos"):
             recording.numbers(Source.parse("data/robot0_eef_poss"), recording.spans()[0])
+
+    @pytest.mark.parametrize("version", [2, 3])
+    def test_numbers_whose_chunk_is_missing_are_read_as_zarr_defines_and_noted_if_they_are_mapped(self, tmp_path, version):
+        group = zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=version)
+        for name in ("data/state", "data/action"):
+            put(group, name, np.full((100, 2), 1.5), chunk_rows=25)
+        for chunk in (1, 3):
+            (tmp_path / "b.zarr/data/state" / (f"{chunk}.0" if version == 2 else f"c/{chunk}/0")).unlink()
+        said = "data/state: rows 25 to 50, 75 to 100 are not in the store and were read as its fill value 0.0"
+        with open_at(tmp_path / "b.zarr", streams=frozenset({"state[0:1]", "action"})) as recording:
+            values = recording.numbers(Source.parse("state"), recording.spans()[0]).values
+            assert [note[: len(said)] for note in recording.notes()] == [said]
+        assert values[[0, 24, 25, 49, 50, 75], 0].tolist() == [1.5, 1.5, 0, 0, 1.5, 0]
+        with open_at(tmp_path / "b.zarr", streams=frozenset({"action"})) as recording:
+            assert recording.notes() == []
+
+    def test_a_chunk_beside_others_of_the_same_rows_is_missed_too(self, tmp_path):
+        group = zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=2)
+        group.create_array("data/state", shape=(10, 4), chunks=(5, 2), dtype="f8")[:] = 1
+        (tmp_path / "b.zarr/data/state/1.1").unlink()
+        with open_at(tmp_path / "b.zarr") as recording:
+            assert [note.partition(" are not")[0] for note in recording.notes()] == ["data/state: rows 5 to 10"]
+
+    def test_missing_numbers_of_an_array_without_a_fill_value_are_refused(self, tmp_path):
+        put(zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=2), "data/state", np.ones((100, 2)), chunk_rows=25)
+        metadata = json.loads((tmp_path / "b.zarr/data/state/.zarray").read_text())
+        (tmp_path / "b.zarr/data/state/.zarray").write_text(json.dumps(metadata | {"fill_value": None}))
+        (tmp_path / "b.zarr/data/state/1.0").unlink()
+        with (
+            open_at(tmp_path / "b.zarr") as recording,
+            pytest.raises(RecordingFormatError, match=r"numbers of rows 25 to 50 are not in the store \[stream data/state\]"),
+        ):
+            recording.numbers(Source.parse("state"), recording.spans()[0])
+
+
+class TestPickles:
+    """Files whose reading runs what is in them: here it would make a file."""
+
+    @pytest.fixture
+    def made(self, tmp_path) -> Path:
+        return tmp_path / "made"
+
+    @pytest.fixture
+    def evil(self, tmp_path, made) -> bytes:
+        class Evil:
+            def __reduce__(self):
+                return (Path.touch, (made,))
+
+        return pickle.dumps(Evil())
+
+    def refused(self, path: Path, made: Path) -> None:
+        with open_at(path) as recording:
+            assert {s.name: s.kind for s in recording.streams()} == {"data/action": "numbers", "data/cam": "other"}
+            for read in (recording.numbers, recording.images):
+                with pytest.raises(UnknownEncodingError, match=r"codec pickle, which runs code"):
+                    read(Source.parse("cam"), recording.spans()[0])
+        assert not made.exists()
+
+    @pytest.mark.parametrize("place", ["filters", "compressor"])
+    @pytest.mark.parametrize("dtype", ["|O", "|u1"])
+    def test_a_codec_that_unpickles_is_refused_by_name_before_anything_is_read(self, tmp_path, evil, made, place, dtype):
+        group = zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=2)
+        for name in ("data/action", "data/cam"):
+            put(group, name, np.ones((5, 2), np.uint8), chunk_rows=5)
+        path = tmp_path / "b.zarr/data/cam"
+        codec = {"id": "pickle", "protocol": 5}
+        changed = {"dtype": dtype, "fill_value": None, "filters": None, "compressor": None}
+        changed |= {place: [codec] if place == "filters" else codec}
+        (path / ".zarray").write_text(json.dumps(json.loads((path / ".zarray").read_text()) | changed))
+        (path / "0.0").write_bytes(evil)
+        self.refused(tmp_path / "b.zarr", made)
+
+    def test_a_codec_that_unpickles_inside_shards_is_refused_too(self, tmp_path, evil, made):
+        group = zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=3)
+        put(group, "data/action", np.ones((5, 2), np.uint8), chunk_rows=5)
+        put(group, "data/cam", np.ones((4, 2), np.uint8), chunk_rows=2, shards=(4, 2))
+        path = tmp_path / "b.zarr/data/cam/zarr.json"
+        metadata = json.loads(path.read_text())
+        metadata["codecs"][0]["configuration"]["codecs"] = [{"name": "numcodecs.pickle", "configuration": {}}]
+        path.write_text(json.dumps(metadata))
+        self.refused(tmp_path / "b.zarr", made)
