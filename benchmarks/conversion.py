@@ -169,17 +169,31 @@ def _write_mcap(path: Path, frames: Cameras) -> None:
     from mcap_ros2.writer import Writer
 
     with open(path, "wb") as file, Writer(file) as writer:
-        joints = writer.register_msgdef("sensor_msgs/msg/JointState", "string[] name\nfloat64[] position")
-        image = writer.register_msgdef("sensor_msgs/msg/CompressedImage", "string format\nuint8[] data")
+        joints = writer.register_msgdef("sensor_msgs/msg/JointState", _JOINT_STATE + _HEADER)
+        image = writer.register_msgdef("sensor_msgs/msg/CompressedImage", _COMPRESSED_IMAGE + _HEADER)
         last = len(frames["cam_0"]) - 1
         events = [(k * 4_000_000, None, k) for k in range(round(last / RATE_HZ * 250) + 2)]
         events += [(k * 1_000_000_000 // RATE_HZ, camera, k) for camera in frames for k in range(last + 1)]
         for stamp, camera, k in sorted(events, key=lambda event: event[0]):
             if camera is None:
                 position = [float(np.sin(k / 100 + j)) for j in range(7)]
-                writer.write_message("/joint_states", joints, {"name": [f"j{j}" for j in range(7)], "position": position}, stamp, stamp)
+                message = {"name": [f"j{j}" for j in range(7)], "position": position, "velocity": [0.0] * 7, "effort": []}
+                writer.write_message("/joint_states", joints, _headed(stamp) | message, stamp, stamp)
             else:
-                writer.write_message(f"/{camera}", image, {"format": "jpeg", "data": frames[camera][k]}, stamp, stamp)
+                message = {"format": "jpeg", "data": frames[camera][k]}
+                writer.write_message(f"/{camera}", image, _headed(stamp) | message, stamp, stamp)
+
+
+_JOINT_STATE = "std_msgs/Header header\nstring[] name\nfloat64[] position\nfloat64[] velocity\nfloat64[] effort\n"
+_COMPRESSED_IMAGE = "std_msgs/Header header\nstring format\nuint8[] data\n"
+_HEADER = (
+    f"{'=' * 80}\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n"
+    f"{'=' * 80}\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n"
+)
+
+
+def _headed(stamp_ns: int) -> dict[str, object]:
+    return {"header": {"stamp": {"sec": stamp_ns // 10**9, "nanosec": stamp_ns % 10**9}, "frame_id": ""}}
 
 
 @dataclass(frozen=True)

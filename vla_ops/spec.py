@@ -72,7 +72,7 @@ class RecordingsSpec(Strict):
     clock: Clock = "log"
     """MCAP: which stamp is the time of a message: `log` (recorder), `publish` (sender) or `header` (sensor)."""
     times: dict[str, str] = {}
-    """HDF5 and Zarr: stream -> dataset of its stamps (s or ns); `"*"` for all. Without it, sample k is at k / source_rate_hz."""
+    """HDF5 and Zarr: stream -> dataset of its stamps (s, ms, us or ns); `"*"` for all. Without it, sample k is at k / source_rate_hz."""
     source_rate_hz: float | None = Field(default=None, gt=0)
     """HDF5 and Zarr without stamps: the rate they were recorded at. Default: the timeline's rate."""
     truncated: Literal["quarantine", "keep_whole"] = "quarantine"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vla_ops.episodes.convert import Conversion, remember
 from vla_ops.episodes.misfits import find_misfits
-from vla_ops.episodes.plan import REFUSED, Plan, forget, forget_outdated, make_plan, refuse, sweep_store
+from vla_ops.episodes.plan import REFUSED, Plan, Say, forget, forget_outdated, make_plan, refuse, sweep_store
 from vla_ops.episodes.pool import Event, Lost, convert_many
 from vla_ops.episodes.progress import Meter
 from vla_ops.episodes.store import RobotStore
@@ -18,7 +18,6 @@ from vla_ops.files import only_one
 from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot_file import Robot
 
-type Say = Callable[[str], None]
 # Gets every outcome as it comes.
 type Each = Callable[[Conversion | Lost], None]
 # Shows the progress of converting these files; passes the outcomes through.
@@ -104,7 +103,7 @@ def _without_misfits(store: RobotStore, plan: Plan, outcomes: Sequence[Conversio
 
 def _plan(robot: Robot, store: RobotStore, *, say: Say, only: Collection[str] | None) -> Plan:
     """Plan, forget what is gone, and say what will be done."""
-    plan = make_plan(robot, store, again=only or ())
+    plan = make_plan(robot, store, again=only or (), say=say)
     _refuse_unknown(plan, only or ())
     _refuse_to_forget_all(robot, store, plan)
     forget(store, plan.removed)

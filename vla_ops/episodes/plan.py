@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vla_ops.episodes.convert import Conversion, remember
+from vla_ops.episodes.progress import Reading
 from vla_ops.episodes.store import Episode, RobotStore
 from vla_ops.errors import DatasetError, RecordingError
 from vla_ops.files import sweep
 from vla_ops.recordings.discover import ContentVersions, RecordingFile, list_recordings, same_names
 from vla_ops.robot_file import Robot
 
+type Say = Callable[[str], None]
 type State = Literal["new", "changed", "converted", "quarantined", "unsettled", "duplicate", "same id", "unreadable"]
 # Put in quarantine by the plan itself: their bytes need not be opened to know that they cannot be used.
 REFUSED = ("duplicate", "same id", "unreadable")
@@ -66,23 +68,25 @@ def observe(robot: Robot, store: RobotStore) -> list[tuple[RecordingFile, str]]:
     return [(seen.file, seen.version) for seen in _observe(robot, store)]
 
 
-def _observe(robot: Robot, store: RobotStore) -> list[_Observed]:
+def _observe(robot: Robot, store: RobotStore, say: Say | None = None) -> list[_Observed]:
     files = list_recordings(robot.recordings_uri, robot.spec.recordings.pattern)
     versions, now_s = ContentVersions.load(store.root / "recordings.json"), time.time()
-    observed = []
+    reading, observed = Reading(say or (lambda _: None)), []
     for file in files:
         try:
-            observed.append(_Observed(file, versions.of(file) if file.is_settled(robot.spec.recordings.settle_s, now_s) else ""))
+            observed.append(
+                _Observed(file, versions.of(file, reading.add) if file.is_settled(robot.spec.recordings.settle_s, now_s) else "")
+            )
         except RecordingError as error:
             observed.append(_Observed(file, unreadable=str(error)))
     versions.save(file.id for file in files)
     return observed
 
 
-def make_plan(robot: Robot, store: RobotStore, *, again: Collection[str] = ()) -> Plan:
+def make_plan(robot: Robot, store: RobotStore, *, again: Collection[str] = (), say: Say | None = None) -> Plan:
     """Compare what is there with what is stored; nothing is changed. Recordings in `again` are converted whatever the store says."""
     fingerprint = robot.spec.conversion_fingerprint
-    observed = _observe(robot, store)
+    observed = _observe(robot, store, say)
     refused = _refused(observed, robot)
     found: list[Found] = []
     for seen in observed:

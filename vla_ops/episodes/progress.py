@@ -76,6 +76,23 @@ class Steps:
             self.say(f"{self.what}: {done:,}/{total:,}")
 
 
+@dataclass
+class Reading:
+    """Says every few seconds how much of the recordings was read for their content versions."""
+
+    say: Callable[[str], None]
+    every_s: float = EVERY_S
+    bytes: int = 0
+    said_s: float = field(default_factory=time.monotonic)
+
+    def add(self, count: int) -> None:
+        """So many bytes more were read."""
+        self.bytes += count
+        if time.monotonic() - self.said_s >= self.every_s:
+            self.said_s = time.monotonic()
+            self.say(f"reading new and changed recordings for their content versions: {self.bytes / 1e9:.2f} GB")
+
+
 def _minutes(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

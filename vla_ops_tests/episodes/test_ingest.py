@@ -372,7 +372,8 @@ def assert_only_whole_episodes(store: RobotStore) -> None:
 def test_a_run_killed_in_the_middle_ends_its_workers_and_the_next_run_finishes(tmp_path: Path):
     write_filmed(tmp_path / "raw/0.hdf5")
     for k in (1, 2):
-        write_long(tmp_path / f"raw/{k}.hdf5", seed=k)
+        # Much longer than workers take to see that their parent is gone.
+        write_filmed(tmp_path / f"raw/{k}.hdf5", frames=4 * LONG, seed=k)
     robot, store = long_robot(tmp_path / "raw"), RobotStore.of("arm", tmp_path)
     parent = start_parent(tmp_path)
     workers = wait_for(lambda: store.read_recording("0.hdf5") and workers_on(store, "2.hdf5")) + workers_on(store, "1.hdf5")
