@@ -93,7 +93,7 @@ def make_spec() -> RobotSpec:
 
     return RobotSpec.model_validate(
         {
-            "recordings": {"uri": "unused", "pattern": "*", "format": "hdf5"},
+            "recordings": {"uri": "unused", "pattern": "*", "format": "mcap"},
             "timeline": {"rate_hz": RATE_HZ},
             "state": parts("/qpos"),
             "action": parts("/action"),

@@ -36,7 +36,7 @@ def make_robot(folder: Path) -> Robot:
     with h5py.File(folder / "recordings" / "0.hdf5", "w") as file:
         file["qpos"] = np.cumsum(np.random.default_rng(0).normal(size=(FRAMES, 7)), axis=0) / 100
     attributes = {
-        "recordings": {"uri": "recordings", "pattern": "*.hdf5", "format": "hdf5", "settle_s": 0},
+        "recordings": {"uri": "recordings", "pattern": "*.hdf5", "format": "hdf5", "source_rate_hz": 20, "settle_s": 0},
         "timeline": {"rate_hz": 30},
         "state": [
             {"source": "qpos[0:6]", "names": [f"j{k}" for k in range(6)], "unit": "rad"},

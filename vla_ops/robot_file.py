@@ -44,12 +44,7 @@ def load_robot(folder: str | Path) -> Robot:
     if not _NAME.match(folder.name):
         todo = "Rename the folder with letters, digits and underscores."
         raise SpecError("a robot is named after its folder, and Dagster cannot have this name", file=folder, found=folder.name, todo=todo)
-    text = path.read_text(encoding="utf-8")
-    try:
-        document = yaml.safe_load(text)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise SpecError(f"not YAML: {error}", file=path) from error
+    tree, document = _parse(path)
     if mistakes := [*_doubled(tree), *_not_a_robot(document)]:
         raise _mistaken(path, mistakes)
     try:
@@ -58,6 +53,21 @@ def load_robot(folder: str | Path) -> Robot:
         raise _mistaken(path, _mistakes(tree, error)) from error
     except KeyError as error:
         raise SpecError(f"environment variable {error.args[0]} is not set", file=path, todo=f"Run: export {error.args[0]}=...") from error
+
+
+def _parse(path: Path) -> tuple[yaml.Node | None, Any]:
+    """The YAML as nodes, which know their lines, and as values."""
+    # The C parser is six times as fast, which twenty robots feel.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text(encoding="utf-8"))
+    try:
+        tree = loader.get_single_node()
+        return tree, None if tree is None else loader.construct_document(tree)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        said = f"not YAML: {error.problem} (a source with [ ] inside {{ }} needs quotes; indent with spaces)"
+        raise _mistaken(path, [_Mistake(line, said)]) from error
+    finally:
+        loader.dispose()
 
 
 @dataclass(frozen=True)
