@@ -23,7 +23,7 @@ attributes:
   action: {{from: next_state}}            # or a list like `state`, reading the leader arm's topics
   cameras:
     cam_high: {{source: /camera/color/image_raw/compressed, role: base}}
-  task: {{text: "DECIDE: what the robot does, in one sentence"}}  # or {{from: recording}}, {{from: folder}}
+  task: {{from: recording}}               # the file's own text; or {{from: folder}}, or {{text: "pick up the red cube"}}
   dataset: {{repo_id: my-lab/{name}}}
 """
 
