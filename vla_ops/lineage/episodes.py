@@ -46,7 +46,7 @@ def episodes_asset(stage: Stage) -> dg.AssetsDefinition:
         ],
     )
     def episodes(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        only = list(context.partition_keys) if context.has_partition_key or context.has_partition_key_range else None
+        only = _chosen(context, stage)
         alone = only[0] if only is not None and len(only) == 1 else None
         recorder = _Recorder(context, stage, alone=alone)
         result = ingest(stage.robot, stage.store, say=context.log.info, only=only, each=recorder.record)
@@ -54,17 +54,27 @@ def episodes_asset(stage: Stage) -> dg.AssetsDefinition:
         recorder.flush(result)
         yield _usable_check(stage, result)
         yield _quality_check(stage, result)
-        if only is None:
+        if not context.has_partition_key and not context.has_partition_key_range:
             yield dg.MaterializeResult(metadata=_summary(stage, result))
         elif alone is not None and result.converted:
             (outcome,) = result.converted
             metadata = _partition_metadata(stage, outcome)
             yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(episode_version(outcome)))
-        elif failed := [*result.quarantined, *result.lost]:
-            raise dg.Failure(f"{len(failed)} of the {len(only)} chosen recordings cannot be used:\n" + "\n".join(map(reason_of, failed)))
+        elif only is None:
+            recorder.confirm(result)
+        elif alone is not None:
+            raise dg.Failure("\n".join(map(reason_of, result.outcomes)) or f"{alone} was left alone, see the log")
 
     # The dependency is only in the graph, not an input: Dagster would ask which partitions of it a run without partitions reads.
     return episodes.map_asset_specs(lambda spec: spec.replace_attributes(deps=[dg.AssetDep(stage.key("recordings"))]))
+
+
+def _chosen(context: dg.AssetExecutionContext, stage: Stage) -> list[str] | None:
+    """The partitions to convert again; None where none was named, or all were: then what is new or changed is meant."""
+    if not context.has_partition_key and not context.has_partition_key_range:
+        return None
+    chosen, known = list(context.partition_keys), context.instance.get_dynamic_partitions(str(stage.partitions.name))
+    return None if len(chosen) > 1 and set(chosen) >= set(known) else chosen
 
 
 class _Recorder:
@@ -93,6 +103,13 @@ class _Recorder:
         tags = provenance(episode_version(outcome), made_by(self.stage), {key: (outcome.source_version, event)})
         asset_key = self.stage.key("episodes")
         self.context.log_event(dg.AssetMaterialization(asset_key, partition=outcome.recording, metadata=metadata, tags=tags))
+
+    def confirm(self, result: Ingested) -> None:
+        """Say again of what was converted before that it is there: Dagster takes a chosen partition without an event for a failed one."""
+        for found in result.plan.found:
+            record = self.stage.store.read_recording(found.file.id) if found.state == "converted" else None
+            if record is not None:
+                self.record(Conversion.from_json(record))
 
     def flush(self, result: Ingested) -> None:
         """Name at the end what is not in the dataset."""

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from vla_ops.episodes.store import RobotStore
 from vla_ops.lineage.pipeline import robot_definitions
 from vla_ops.robot_file import Robot, load_robot
 
@@ -40,6 +41,9 @@ class Lineage:
     def run(self, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
         job = self.definitions().resolve_job_def(f"{self.robot.name}_ingest")
         return job.execute_in_process(instance=self.instance, raise_on_error=raise_on_error)
+
+    def episode_folder(self, recording: str) -> Path:
+        return RobotStore.of(self.robot.name).recording_folder(recording)
 
     def materialized(self) -> dict[str, int]:
         """Partition -> number of materializations of episodes."""

@@ -141,10 +141,7 @@ def test_one_bad_recording_is_named_and_does_not_stop_the_others(lineage: Lineag
 
 def test_chosen_partitions_are_converted_again_and_no_others(lineage: Lineage) -> None:
     lineage.run()
-    job = lineage.definitions().resolve_job_def("arm_ingest")
-    tags = {"dagster/asset_partition_range_start": "b.mcap", "dagster/asset_partition_range_end": "b.mcap"}
-    result = job.execute_in_process(instance=lineage.instance, tags=tags, asset_selection=[lineage.key("episodes")])
-    assert result.success
+    assert run_range(lineage, "b.mcap", "b.mcap").success
     assert lineage.materialized() == {"a.mcap": 1, "b.mcap": 2}
 
 
@@ -160,6 +157,26 @@ def test_a_single_chosen_partition_has_one_event_with_its_own_data_version_and_t
     assert lineage.materialized() == {"a.mcap": 1, "b.mcap": 2}
     assert partition_versions(lineage) == before
     assert staleness(lineage, "norm_stats") is StaleStatus.FRESH
+
+
+def run_range(lineage: Lineage, first: str, last: str) -> dg.ExecuteInProcessResult:
+    """As the UI does for several chosen partitions."""
+    job = lineage.definitions().resolve_job_def("arm_ingest")
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    return job.execute_in_process(instance=lineage.instance, tags=tags, asset_selection=[lineage.key("episodes")])
+
+
+def test_all_partitions_chosen_convert_only_what_is_new_or_changed_and_every_good_one_has_an_event(lineage: Lineage) -> None:
+    lineage.run()
+    lineage.add("b.mcap", of="transfer_cube_002.mcap")
+    (lineage.recordings / "broken.mcap").write_bytes(b"")
+    observe(lineage)
+    converted = {key: lineage.episode_folder(key).stat().st_mtime_ns for key in ("a.mcap", "b.mcap")}
+    assert run_range(lineage, "a.mcap", "broken.mcap").success
+    assert lineage.materialized() == {"a.mcap": 2, "b.mcap": 2}
+    assert lineage.episode_folder("a.mcap").stat().st_mtime_ns == converted["a.mcap"]
+    assert lineage.episode_folder("b.mcap").stat().st_mtime_ns > converted["b.mcap"]
+    assert staleness(lineage, "episodes", "a.mcap") is StaleStatus.FRESH
 
 
 def partition_versions(lineage: Lineage) -> dict[str, str]:
