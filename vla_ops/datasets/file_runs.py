@@ -71,9 +71,7 @@ def plan_runs(keys: list[Hashable], previous: Sequence[list[Hashable]], *, weigh
     """
     runs: list[Run] = []
     for run in _matched(keys, previous):
-        if run.kept is None:
-            run = _with_runs_before(run, runs, weigh, limits)  # noqa: PLW2901
-        runs.append(run)
+        runs.append(run if run.kept is not None else _with_runs_before(run, runs, weigh, limits))
     return [part for run in runs for part in ([run] if run.kept is not None else _divided(run, weigh, limits.full))]
 
 

@@ -66,7 +66,8 @@ def _schema(meta: EpisodeMeta) -> Iterator[tuple[str, str | None, Any]]:
 
 
 def _refuse_schema(episode: Episode, first: Episode) -> None:
-    for found, expected in zip(_schema(episode.meta), _schema(first.meta), strict=False):
+    # Both list as much: where the cameras differ, the loop ends there.
+    for found, expected in zip(_schema(episode.meta), _schema(first.meta), strict=True):
         if found != expected:
             what, camera, value = found
             raise SchemaMismatchError(

@@ -85,7 +85,12 @@ def _check_feature(folder: Path, info: dict[str, Any], *, feature: str, names: S
         raise SchemaMismatchError(
             "dataset and robot spec differ in width", file=folder, stream=feature, found=shape, expected=f"[{len(names)}]: {list(names)}"
         )
-    for k, (there, here) in enumerate(zip(written, names, strict=False)):
+    if written and len(written) != len(names):
+        raise SchemaMismatchError(
+            "the dataset names another number of dimensions than it has", file=folder, stream=feature, found=written, expected=list(names)
+        )
+    # Some datasets name nothing.
+    for k, (there, here) in enumerate(zip(written or names, names, strict=True)):
         if there != here:
             raise SchemaMismatchError(
                 "dataset and robot spec differ in the names of dimensions",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,7 +102,7 @@ class ZarrRecording(ArrayRecording):
         return stops
 
     def _check_ends(self, stops: list[int]) -> None:
-        for k, (before, stop) in enumerate(zip([0, *stops], stops, strict=False)):
+        for k, (before, stop) in enumerate(pairwise([0, *stops])):
             if stop <= before:
                 raise SchemaMismatchError(
                     "episode_ends do not increase",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,9 +147,11 @@ class RecordingContract:
             together = pool.map(lambda stream: [_bytes(i) for i in stream.packets(range(len(stream.stamps_ns)))], streams)
             assert list(together) == alone
 
-    def test_closing_twice_is_fine(self, recording: Recording):
+    def test_closing_twice_is_fine_and_leaves_no_file_open(self, recording: Recording):
         recording.close()
         recording.close()
+        opened = [os.path.realpath(handle) for handle in Path("/proc/self/fd").iterdir()]
+        assert os.path.realpath(recording.path) not in opened
 
 
 def _bytes(image: EncodedImage) -> bytes:

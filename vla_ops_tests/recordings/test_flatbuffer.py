@@ -292,7 +292,7 @@ def test_an_image_cut_off_is_refused_and_not_handed_out_short() -> None:
         schema.read(data[: place[0] + 100]).get("data")
 
 
-def read_or_refuse(read: Callable[[], object]) -> None:
+def assert_read_or_refused(read: Callable[[], object]) -> None:
     tracemalloc.start()
     try:
         read_all(read())
@@ -317,20 +317,20 @@ def damaged(data: bytes, changes: list[tuple[int, int]]) -> bytes:
 @settings(max_examples=150, deadline=2000)
 @given(bytes_changed)
 def test_damaged_messages_are_read_or_refused_at_once(changes: list[tuple[int, int]]) -> None:
-    read_or_refuse(lambda: everything().read(damaged(Whole().encoded(), changes)))
+    assert_read_or_refused(lambda: everything().read(damaged(Whole().encoded(), changes)))
 
 
 @settings(max_examples=150, deadline=2000)
 @given(bytes_changed)
 def test_damaged_schemas_are_read_or_refused_at_once(changes: list[tuple[int, int]]) -> None:
-    read_or_refuse(lambda: read_schema(damaged(SCHEMA, changes), "t.Everything").read(Whole().encoded()))
+    assert_read_or_refused(lambda: read_schema(damaged(SCHEMA, changes), "t.Everything").read(Whole().encoded()))
 
 
 @settings(max_examples=100, deadline=2000)
 @given(st.binary(max_size=400))
 def test_bytes_of_anything_are_refused_at_once(data: bytes) -> None:
-    read_or_refuse(lambda: everything().read(data))
-    read_or_refuse(lambda: read_schema(data[:4] + b"BFBS" + data[4:]))
+    assert_read_or_refused(lambda: everything().read(data))
+    assert_read_or_refused(lambda: read_schema(data[:4] + b"BFBS" + data[4:]))
 
 
 def test_a_schema_whose_types_are_one_type_many_times_is_refused_at_once() -> None:

@@ -357,7 +357,7 @@ class TestPickles:
 
         return pickle.dumps(Evil())
 
-    def refused(self, path: Path, made: Path) -> None:
+    def assert_refused(self, path: Path, made: Path) -> None:
         with open_at(path) as recording:
             assert {s.name: s.kind for s in recording.streams()} == {"data/action": "numbers", "data/cam": "other"}
             for read in (recording.numbers, recording.images):
@@ -377,7 +377,7 @@ class TestPickles:
         changed |= {place: [codec] if place == "filters" else codec}
         (path / ".zarray").write_text(json.dumps(json.loads((path / ".zarray").read_text()) | changed))
         (path / "0.0").write_bytes(evil)
-        self.refused(tmp_path / "b.zarr", made)
+        self.assert_refused(tmp_path / "b.zarr", made)
 
     def test_a_codec_that_unpickles_inside_shards_is_refused_too(self, tmp_path, evil, made):
         group = zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=3)
@@ -387,4 +387,4 @@ class TestPickles:
         metadata = json.loads(path.read_text())
         metadata["codecs"][0]["configuration"]["codecs"] = [{"name": "numcodecs.pickle", "configuration": {}}]
         path.write_text(json.dumps(metadata))
-        self.refused(tmp_path / "b.zarr", made)
+        self.assert_refused(tmp_path / "b.zarr", made)
