@@ -101,6 +101,16 @@ def only_one(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+def holder(folder: Path) -> str | None:
+    """Who holds `folder` by `only_one` at this moment, or None."""
+    try:
+        handle = (folder / _LOCK).open(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    with handle:
+        return None if _try_lock(handle) else handle.read()
+
+
 def _wait_for_lock(handle: TextIO, waiting: Callable[[str], None]) -> None:
     said_s = -_SAY_EVERY_S
     while not _try_lock(handle):

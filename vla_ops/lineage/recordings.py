@@ -6,17 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 import dagster as dg
 
 from vla_ops.episodes.plan import observe, stored_ids
+from vla_ops.files import holder
 from vla_ops.lineage.names import DATA_VERSION, Stage
 from vla_ops.recordings.discover import RecordingFile, list_recordings
 
 TICK_S = 30
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+# Not STARTED: a run that was killed may be called that for ever. What really converts holds the robot's store.
+_WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
 
 
 def recordings_asset(stage: Stage) -> dg.SourceAsset:
@@ -69,8 +65,8 @@ def recordings_sensor(stage: Stage, job_name: str) -> dg.SensorDefinition:
         description=f"New, changed and removed recordings below {stage.robot.recordings_uri}.",
     )
     def new_recordings(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        if running := unfinished_run(context.instance, job_name):
-            return dg.SkipReason(f"run {running[:8]} of {job_name} has not finished; what has come since is looked at after it")
+        if busy := holder(stage.store.root) or waiting_run(context.instance, job_name):
+            return dg.SkipReason(f"{busy} converts the recordings; what has come since is looked at after it")
         spec = stage.robot.spec.recordings
         files = list_recordings(stage.robot.recordings_uri, spec.pattern)
         settled = [file for file in files if file.is_settled(spec.settle_s)]
@@ -90,10 +86,10 @@ def recordings_sensor(stage: Stage, job_name: str) -> dg.SensorDefinition:
     return new_recordings
 
 
-def unfinished_run(instance: dg.DagsterInstance, job_name: str) -> str | None:
-    """The id of a run of the job that is waiting or running."""
-    runs = instance.get_runs(filters=dg.RunsFilter(job_name=job_name, statuses=_UNFINISHED), limit=1)
-    return runs[0].run_id if runs else None
+def waiting_run(instance: dg.DagsterInstance, job_name: str) -> str | None:
+    """A run of the job that is about to start."""
+    runs = instance.get_runs(filters=dg.RunsFilter(job_name=job_name, statuses=_WAITING), limit=1)
+    return f"run {runs[0].run_id[:8]} of {job_name}" if runs else None
 
 
 def _digests(files: list[RecordingFile]) -> dict[str, str]:

@@ -16,6 +16,8 @@ from dagster._core.loader import LoadingContextForTest
 from syrupy.assertion import SnapshotAssertion
 
 from vla_ops.definitions import defs
+from vla_ops.episodes.store import RobotStore
+from vla_ops.files import only_one
 from vla_ops_tests.lineage.conftest import Lineage
 
 HEAVY = ("torch", "jax", "flax", "lerobot", "transformers", "av", "tensorflow", "ray", "h5py", "zarr")
@@ -273,9 +275,23 @@ def test_the_sensor_asks_for_one_run_for_all_new_recordings_and_for_none_without
     assert isinstance(sensor_tick(lineage, first.cursor), dg.SensorResult)
 
 
-def test_the_sensor_starts_no_second_run_while_one_has_not_finished(lineage: Lineage) -> None:
+def test_the_sensor_starts_no_run_while_somebody_converts_the_recordings(lineage: Lineage) -> None:
+    with only_one(RobotStore.of("arm").root, print):
+        waiting = sensor_tick(lineage, None)
+    assert isinstance(waiting, dg.SkipReason)
+    assert f"process {os.getpid()} on" in str(waiting.skip_message)
+    assert isinstance(sensor_tick(lineage, None), dg.SensorResult)
+
+
+def test_a_run_that_was_killed_and_is_still_called_started_does_not_stop_the_sensor(lineage: Lineage) -> None:
     job = lineage.definitions().resolve_job_def("arm_ingest")
-    run = lineage.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    lineage.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert isinstance(sensor_tick(lineage, None), dg.SensorResult)
+
+
+def test_the_sensor_starts_no_second_run_while_one_is_about_to_start(lineage: Lineage) -> None:
+    job = lineage.definitions().resolve_job_def("arm_ingest")
+    run = lineage.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
     waiting = sensor_tick(lineage, None)
     assert isinstance(waiting, dg.SkipReason)
     assert run.run_id[:8] in str(waiting.skip_message)
