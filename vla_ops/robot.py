@@ -10,15 +10,17 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from vla_ops.recordings.base import OpenOptions, Source
 from vla_ops.spec import (
     CameraSpec,
+    ChecksSpec,
     DatasetSpec,
     Kind,
+    Means,
     NextState,
     NormStatsSpec,
     QualitySpec,
@@ -34,6 +36,8 @@ from vla_ops.spec import (
 # Raise when the same recording and spec would now give other bytes: every episode becomes stale.
 CONVERSION_VERSION = 1
 
+# What of the recordings' section conversion reads.
+_RECORDINGS_READ = {"format", "clock", "times", "source_rate_hz", "truncated", "must_say"}
 # What of the video settings a codec uses.
 _VIDEO_SETTINGS: dict[str, set[str]] = {"av1": {"codec", "crf", "gop", "preset"}, "h264": {"codec", "crf", "gop"}, "copy": {"codec"}}
 
@@ -49,6 +53,9 @@ class Dimension:
     unit: Unit
     kind: Kind
     limits: tuple[float, float] | None = None
+    means: Means = "absolute"
+    # Of a gripper: which end of its range is open.
+    open_at: Literal["high", "low"] = "high"
 
 
 class RobotSpec(Strict):
@@ -70,6 +77,8 @@ class RobotSpec(Strict):
     """The dataset made from the episodes."""
     quality: QualitySpec = QualitySpec()
     """Thresholds of the quality report."""
+    checks: ChecksSpec = ChecksSpec()
+    """What of the dataset is measured and held against this YAML."""
     norm_stats: NormStatsSpec = NormStatsSpec()
     """Action space and horizon of the norm stats."""
     reconvert: ReconvertSpec | None = None
@@ -81,6 +90,7 @@ class RobotSpec(Strict):
             doubled = [name for name, count in Counter(d.name for d in dims).items() if count > 1]
             if doubled:
                 raise ValueError(f"{vector}: dimension names must differ, {', '.join(doubled)} occurs more than once")
+        self._check_means()
         self._check_delta()
         self._check_sources()
         self._check_cameras()
@@ -95,6 +105,10 @@ class RobotSpec(Strict):
         if self.recordings.format != "mcap" and self.recordings.clock != "log":
             raise ValueError(f"recordings: `clock: {self.recordings.clock}` is for mcap; {self.recordings.format} stamps come from `times`")
         return self
+
+    def _check_means(self) -> None:
+        if odd := [dim for dim in self.state_dims if dim.means != "absolute"]:
+            raise ValueError(f"state: {odd[0].name} cannot mean a {odd[0].means}; `means` is for actions that were recorded")
 
     def _check_delta(self) -> None:
         """The models' delta transform subtracts state k from action k, by position: the two must be the same quantity."""
@@ -166,10 +180,10 @@ class RobotSpec(Strict):
 
     @property
     def delta_mask(self) -> tuple[bool, ...]:
-        """True where an action dimension is delta-encoded against the state in a delta action space: all but grippers."""
+        """True where an action dimension is delta-encoded against the state in a delta action space: all absolute ones but grippers."""
         if self.norm_stats.action_space == "absolute":
             return (False,) * len(self.action_dims)
-        return tuple(d.kind != "gripper" for d in self.action_dims)
+        return tuple(d.kind != "gripper" and d.means == "absolute" for d in self.action_dims)
 
     @property
     def camera_slots(self) -> dict[str, str]:
@@ -204,9 +218,12 @@ class RobotSpec(Strict):
     def conversion_fingerprint(self) -> str:
         """Hash of what conversion reads. A camera's name is in it; its role, the repo id, norm stats and trainings are not."""
         read = self.model_dump(mode="json", include={"timeline", "state", "action", "cameras", "task", "quality"})
+        for part in [*read["state"], *(read["action"] if isinstance(read["action"], list) else ())]:
+            # Claims about the numbers, which conversion does not change.
+            del part["means"], part["open_at"]
         for camera in read["cameras"].values():
             del camera["role"]
-        read["recordings"] = self.recordings.model_dump(mode="json", include={"format", "clock", "times", "source_rate_hz", "truncated"})
+        read["recordings"] = self.recordings.model_dump(mode="json", include=_RECORDINGS_READ)
         read["video"] = self.dataset.video.model_dump(mode="json", include=_VIDEO_SETTINGS[self.dataset.video.codec])
         return fingerprint({"conversion": CONVERSION_VERSION, **read})
 
@@ -221,5 +238,6 @@ def _dimensions(parts: list[VectorPart]) -> list[Dimension]:
     dims: list[Dimension] = []
     for part in parts:
         limits = part.each_limits() or [None] * len(part.names)
-        dims += [Dimension(n, part.unit, part.kind, lim) for n, lim in zip(part.names, limits, strict=True)]
+        unit, kind = part.unit_written, part.kind_written
+        dims += [Dimension(n, unit, kind, lim, part.means, part.open_at) for n, lim in zip(part.names, limits, strict=True)]
     return dims

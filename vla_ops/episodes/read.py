@@ -97,12 +97,12 @@ def _columns(numbers: Numbers, source: Source, part: VectorPart) -> Float64:
     highest = max(source.columns, default=0) if isinstance(source.columns, tuple) else 0
     if highest < width:
         values = source.take(values)
-    if highest >= width or values.shape[1] != len(part.names):
+    if highest >= width or values.shape[1] != part.width_read:
         raise SchemaMismatchError(
             "the stream is not as wide as the spec says",
             stream=str(source),
             found=f"{width} values a sample, of which {values.shape[1]} selected",
-            expected=f"{len(part.names)}: {', '.join(part.names)}",
+            expected=f"{part.width_read}: {', '.join(part.names)}",
             todo="Correct `names` or the slice in `source`; `vla-ops inspect` shows the widths.",
         )
     check_rotations(values, part.kind, part.names, str(source))

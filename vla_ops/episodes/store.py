@@ -81,6 +81,11 @@ class EpisodeMeta:
     # Station, operator, collector version ... as the recording says.
     metadata: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def id(self) -> str:
+        """`<recording id>/<k>`."""
+        return f"{self.recording}/{self.index}"
+
     def to_json(self) -> dict[str, Any]:
         """The JSON of episode.json."""
         return asdict(self)
@@ -106,7 +111,7 @@ class Episode:
     @property
     def id(self) -> str:
         """`<recording id>/<k>`."""
-        return f"{self.meta.recording}/{self.meta.index}"
+        return self.meta.id
 
     @property
     def version(self) -> str:

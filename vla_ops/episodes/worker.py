@@ -59,10 +59,18 @@ def _serve(job: dict[str, Any], events: TextIO) -> None:
                 made = ConversionJob(file.id, str(path), job["source_version"], spec, store, job["cores"])
                 result = convert_recording(made, progress.add)
     except StoreError as error:
-        print(json.dumps({"event": "store_error", "said": str(error)}), file=events)
+        _tell(events, event="store_error", said=str(error))
         return
     progress.send()
-    print(json.dumps({"event": "done", "conversion": asdict(result)}), file=events)
+    _tell(events, event="done", conversion=asdict(result))
+
+
+def _tell(events: TextIO, **event: Any) -> None:
+    """Send one event. With nobody to read it this process ends here: raised in a conversion, it would be the recording's fault."""
+    try:
+        print(json.dumps(event), file=events)
+    except BrokenPipeError:
+        os._exit(1)
 
 
 class _Progress:
@@ -79,7 +87,7 @@ class _Progress:
 
     def send(self) -> None:
         frames, self.frames, self.sent_s = self.frames, 0, time.monotonic()
-        print(json.dumps({"event": "frames", "frames": frames, "fraction": self.fraction}), file=self.events)
+        _tell(self.events, event="frames", frames=frames, fraction=self.fraction)
 
 
 if __name__ == "__main__":

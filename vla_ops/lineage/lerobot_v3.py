@@ -8,14 +8,13 @@ import dagster as dg
 from vla_ops.datasets.lerobot_v3 import DatasetVersion
 from vla_ops.datasets.refresh import Refreshed, refresh_lerobot_v3
 from vla_ops.episodes.pictures import CONTACT_SHEET
-from vla_ops.episodes.semantics import contradictions, measure_actions, read_series
 from vla_ops.episodes.store import Episode
 from vla_ops.lineage.episodes import picture, table
 from vla_ops.lineage.names import Stage, code_version
+from vla_ops.lineage.semantics import semantic_check_specs, semantic_checks
 
 COMPLETE = "holds_every_usable_episode"
 TASKS = "every_episode_has_a_task"
-ACTIONS = "actions_are_what_the_yaml_says"
 
 
 def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
@@ -32,11 +31,7 @@ def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
         check_specs=[
             dg.AssetCheckSpec(COMPLETE, asset=key, blocking=True, description="Frames and episodes are those of the episode folders."),
             dg.AssetCheckSpec(TASKS, asset=key, description="No task text is empty."),
-            dg.AssetCheckSpec(
-                ACTIONS,
-                asset=key,
-                description="Measured from the data: absolute or delta, ahead of the state or behind, swapped, mirrored.",
-            ),
+            *semantic_check_specs(stage, key),
         ],
     )
     def lerobot_v3(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -45,7 +40,7 @@ def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=dg.DataVersion(made.version),
             metadata=_metadata(stage, made, episodes) | {"repo_id": spec.dataset.repo_id},
-            check_results=[_complete(refreshed), _tasks(episodes), _actions(stage, episodes)],
+            check_results=[_complete(refreshed), _tasks(episodes), *semantic_checks(stage, episodes)],
         )
 
     return lerobot_v3
@@ -117,20 +112,4 @@ def _tasks(episodes: Sequence[Episode]) -> dg.AssetCheckResult:
         check_name=TASKS,
         passed=not empty,
         description=f"{len(empty)} without a task text, first: {empty[0]}" if empty else "every episode has one",
-    )
-
-
-def _actions(stage: Stage, episodes: Sequence[Episode]) -> dg.AssetCheckResult:
-    spec = stage.robot.spec
-    measured = measure_actions(
-        read_series(episodes), state_dims=spec.state_dims, action_dims=spec.action_dims, rate_hz=spec.timeline.rate_hz
-    )
-    wrong = contradictions(measured, spec)
-    rows = [{"dimension": m.name, "relation": m.relation, "found": m.said(spec.timeline.rate_hz)} for m in measured]
-    return dg.AssetCheckResult(
-        check_name=ACTIONS,
-        passed=not wrong,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="\n".join(wrong) if wrong else "nothing in the data contradicts the YAML",
-        metadata={"actions": table(rows, ["dimension", "relation", "found"])},
     )

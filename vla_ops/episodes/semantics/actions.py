@@ -12,20 +12,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from vla_ops.episodes.store import Episode
+from vla_ops.episodes.semantics.seen import Float64, Seen, Series
+from vla_ops.episodes.semantics.verdict import Answer, Verdict
 from vla_ops.robot import Dimension, RobotSpec
 from vla_ops.spec import NextState
 
-type Float64 = npt.NDArray[np.float64]
 type Relation = Literal[
     "next state", "current state", "command", "late", "delta", "velocity", "scaled", "mirrored", "swapped", "other", "cannot tell"
 ]
 
 # Lags up to this long are looked at: slower arms do not follow their commands.
 _LONGEST_LAG_S = 0.5
-_MOST_FRAMES = 20_000
 # Fewer frames than this, or a dimension that never moves, tell nothing.
 _FEWEST_FRAMES = 30
 # What remains after the best shift, over the state's motion in one frame: below it the two are the same numbers.
@@ -33,14 +31,6 @@ _SAME = 0.1
 # Correlations above this count as a relation.
 _RELATED = 0.9
 _SURE = 0.97
-
-
-@dataclass(frozen=True)
-class Series:
-    """State and action of one episode, float64 [frames, state width] and [frames, action width]."""
-
-    state: Float64
-    action: Float64
 
 
 @dataclass(frozen=True)
@@ -80,49 +70,37 @@ _SAID: dict[Relation, str] = {
 }
 
 
-def read_series(episodes: Sequence[Episode]) -> list[Series]:
-    """State and action of the first episodes, as many as there are in 20,000 frames: more would not tell more."""
-    import pyarrow.parquet as pq
-
-    found: list[Series] = []
-    frames = 0
-    for episode in episodes:
-        table = pq.read_table(episode.frames, columns=["observation.state", "action"])
-        columns = (table[name].combine_chunks().flatten().to_numpy() for name in ("observation.state", "action"))
-        found.append(Series(*(column.reshape(table.num_rows, -1).astype(np.float64) for column in columns)))
-        frames += table.num_rows
-        if frames >= _MOST_FRAMES:
-            break
-    return found
-
-
-def contradictions(found: Sequence[Measured], spec: RobotSpec) -> list[str]:
-    """What the data say against the robot's YAML, a line a dimension: name, what was found, what was claimed, what to write."""
+def judge_actions(seen: Seen, spec: RobotSpec) -> list[Verdict]:
+    """Hold what each action dimension was measured to be against what the YAML claims."""
     if isinstance(spec.action, NextState):
-        return []
-    rate_hz = spec.timeline.rate_hz
-    lines = []
-    for measured, dim, is_delta in zip(found, spec.action_dims, spec.delta_mask, strict=True):
-        todo = _todo(measured, dim, is_delta=is_delta)
-        if todo:
-            claim = "a delta space made of absolute actions" if is_delta else "an absolute action"
-            lines.append(f"action {dim.name} is {measured.said(rate_hz)}; the YAML makes it {claim} in {dim.unit}. {todo}")
-    return lines
+        return []  # Made from the state by conversion: there is nothing to find out.
+    found = measure_actions(seen.sample, state_dims=spec.state_dims, action_dims=spec.action_dims, rate_hz=spec.timeline.rate_hz)
+    return [_held_against(measured, dim, spec.timeline.rate_hz) for measured, dim in zip(found, spec.action_dims, strict=True)]
 
 
-def _todo(measured: Measured, dim: Dimension, *, is_delta: bool) -> str:
-    """What to write instead, or nothing where the relation is one that a policy can be trained on."""
-    if measured.relation in {"delta", "velocity"} and not is_delta:
-        return ""
-    return _TODO.get(measured.relation, "").format(m=measured, unit=dim.unit)
+def _held_against(measured: Measured, dim: Dimension, rate_hz: float) -> Verdict:
+    todo = _todo(measured, dim)
+    unknown = measured.relation in ("cannot tell", "other")
+    answer: Answer = "contradicts" if todo else "cannot tell" if unknown else "agrees"
+    return Verdict("actions", f"action {dim.name}", answer, measured.said(rate_hz), f"`means: {dim.means}`, in {dim.unit}", todo)
 
 
-_TWICE = "The state would be subtracted once more (openpi #750): write `norm_stats: {{action_space: absolute}}`."
+def _todo(measured: Measured, dim: Dimension) -> str:
+    """What to write instead, or nothing where the relation is the claimed one."""
+    relation = measured.relation
+    if relation in ("delta", "velocity"):
+        return (
+            "" if relation == dim.means else f"Write `means: {relation}`: as it is, the state would be subtracted once more (openpi #750)."
+        )
+    if relation in _ABSOLUTE and dim.means != "absolute":
+        return f"It is where to be, not how far to go: remove `means: {dim.means}`."
+    return _TODO.get(relation, "").format(m=measured, unit=dim.unit)
+
+
+_ABSOLUTE = frozenset({"next state", "current state", "command", "late"})
 _TODO: dict[Relation, str] = {
     "current state": "No command was recorded: write `action: {{from: next_state}}`.",
     "late": "Check which topic it is, and the clocks (`recordings.clock`, `timeline.clock_offsets`).",
-    "delta": _TWICE,
-    "velocity": _TWICE,
     "scaled": "State and action are in different units, or one of them is not in {unit}: correct `unit` or the source.",
     "mirrored": "State and action of this joint count in opposite directions: correct the driver that writes one of them.",
     "swapped": "Exchange `{m.name}` and `{m.partner}` in `names` of the action (or of the state).",

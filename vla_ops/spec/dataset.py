@@ -1,0 +1,94 @@
+"""The sections on what is made: videos, datasets, norm stats, and when."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from vla_ops.spec.base import Strict
+
+
+class VideoSpec(Strict):
+    """How camera images are stored."""
+
+    codec: Literal["av1", "h264", "copy"] = "av1"
+    """`av1` and `h264` encode; `copy` keeps the recorded JPEG packets bit for bit (larger files, no generation loss)."""
+    crf: int = Field(default=30, ge=0, le=63)
+    """Quality: lower is better and larger. 30 is LeRobot's default for AV1."""
+    gop: int = Field(default=2, ge=1)
+    """Frames from one keyframe to the next: 2 makes random access cheap (LeRobot's default)."""
+    preset: int = Field(default=12, ge=0, le=13)
+    """SVT-AV1 speed preset; LeRobot's default. H.264 always uses `veryfast`."""
+
+
+class DatasetSpec(Strict):
+    """The dataset made from the episodes."""
+
+    repo_id: str
+    """Name on the Hugging Face Hub, `owner/name`; also the dataset's name locally."""
+    formats: list[Literal["lerobot_v3.0"]] = Field(default=["lerobot_v3.0"])
+    """Which views to make."""
+    video: VideoSpec = VideoSpec()
+    """Video settings."""
+    licence: str = "other"
+    """Licence in the dataset card, as an SPDX id or `other`."""
+
+    @field_validator("repo_id")
+    @classmethod
+    def _hub_accepts(cls, repo_id: str) -> str:
+        # The Hub's own rules (huggingface_hub.utils.validate_repo_id), without importing it on the path that loads definitions.
+        name = repo_id.split("/")
+        if len(name) != 2 or not all(re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", part) for part in name):
+            raise ValueError(
+                f"repo_id {repo_id!r}: the Hub takes `owner/name` of letters, digits, '-', '_', '.', not starting or ending with '-' or '.'"
+            )
+        if "--" in repo_id or ".." in repo_id or repo_id.endswith(".git") or any(len(p) > 96 for p in name):
+            raise ValueError(f"repo_id {repo_id!r}: the Hub refuses '--', '..', a name ending in '.git' and names over 96 characters")
+        return repo_id
+
+
+class NormStatsSpec(Strict):
+    """What the action chunk looks like when the model sees it."""
+
+    action_space: Literal["delta", "absolute"] = "delta"
+    """`delta`: actions minus the current state, grippers excepted (openpi's DeltaActions)."""
+    rotation_delta: Literal["composed", "subtracted"] = "composed"
+    """The delta of a rotation: `composed` (the rotation that leads from the state to the action) or `subtracted` (number by number, as
+    openpi's DeltaActions does, whatever the numbers are)."""
+    adapt_to_pi: bool = False
+    """ALOHA only: turn joints and grippers into the space pi0's base checkpoints were trained in (openpi's `adapt_to_pi`)."""
+    action_horizon: int = Field(default=50, ge=1)
+    """Steps in a chunk: 50 for pi0's base checkpoints, 10 for libero and droid ones."""
+
+
+class ReconvertSpec(Strict):
+    """When to convert new recordings without being asked."""
+
+    cron: str
+    """Five-field cron expression, in `timezone`."""
+    timezone: str = "UTC"
+    """IANA name of the time zone the cron is in."""
+
+    @field_validator("cron")
+    @classmethod
+    def _parses(cls, cron: str) -> str:
+        from croniter import croniter
+
+        if len(cron.split()) != 5 or not croniter.is_valid(cron):
+            raise ValueError(f"cron {cron!r} does not parse; five fields, e.g. '0 2 * * *' for 02:00 every night")
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, timezone: str) -> str:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+        try:
+            ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            near = difflib.get_close_matches(timezone, sorted(available_timezones()), n=1)
+            raise ValueError(f"timezone {timezone!r} does not exist" + (f"; did you mean {near[0]!r}?" if near else "")) from error
+        return timezone
