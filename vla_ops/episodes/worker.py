@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from vla_ops.curation import Trims
 from vla_ops.episodes.convert import ConversionJob, convert_recording, out_of_reach
 from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import StoreError
@@ -46,7 +47,7 @@ def _leave_with_parent(parent: int) -> None:
 def _serve(job: dict[str, Any], events: TextIO) -> None:
     progress = _Progress(events)
     file, store = RecordingFile(**job["file"]), Path(job["store"])
-    spec = RobotSpec.model_validate(job["spec"])
+    spec, trims = RobotSpec.model_validate(job["spec"]), Trims.model_validate(job["trims"])
     try:
         with ExitStack() as stack:
             try:
@@ -56,7 +57,7 @@ def _serve(job: dict[str, Any], events: TextIO) -> None:
             except Exception as error:  # Every file system has errors of its own.
                 result = out_of_reach(RobotStore(store), file.id, job["source_version"], error)
             else:
-                made = ConversionJob(file.id, str(path), job["source_version"], spec, store, job["cores"])
+                made = ConversionJob(file.id, str(path), job["source_version"], spec, store, job["cores"], file.uri, trims)
                 result = convert_recording(made, progress.add)
     except StoreError as error:
         _tell(events, event="store_error", said=str(error))

@@ -33,7 +33,7 @@ ALOHA: dict[str, Any] = {
 def robot_at(folder: Path, pattern: str, format: str, *, recordings: Mapping[str, Any] | None = None, **sections: Any) -> Robot:
     """A robot whose recordings are in `folder`: the ALOHA layout unless `sections` say otherwise."""
     read = {"uri": str(folder), "pattern": pattern, "format": format, "settle_s": 0, **(recordings or {})}
-    if format != "mcap" and "times" not in read:
+    if format in ("hdf5", "zarr") and "times" not in read:
         read.setdefault("source_rate_hz", sections.get("timeline", ALOHA["timeline"])["rate_hz"])
     return Robot("arm", folder, RobotSpec.model_validate({"recordings": read, **ALOHA, **sections}))
 
@@ -79,3 +79,10 @@ def run(robot: Robot, home: Path, **options: Any) -> Run:
     said: list[str] = []
     store = RobotStore.of(robot.name, home)
     return Run(ingest(robot, store, say=said.append, workers=options.pop("workers", 1), **options), store, said)
+
+
+def assert_says(reason: str, *words: str) -> None:
+    """A reason holds all these words and names exactly one file."""
+    missing = [word for word in words if word not in reason]
+    assert not missing, f"{missing} not in: {reason}"
+    assert reason.count("[file") == 1, f"not exactly one file is named: {reason}"

@@ -1,9 +1,9 @@
+"""What a plan finds in each recording: new, changed, converted, or not to be used."""
+
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,60 +12,18 @@ import pytest
 
 from vla_ops.episodes.convert import ConversionJob, convert_recording
 from vla_ops.episodes.plan import (
-    Plan,
-    forget,
     forget_outdated,
     make_plan,
     observe,
     quarantine_reasons,
     refuse,
-    stored_ids,
-    sweep_store,
     usable_episodes,
 )
 from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import DatasetError
-from vla_ops.files import replacing
-from vla_ops.robot_file import Robot
-from vla_ops_tests.episodes.ingesting import ALOHA, JOINTS, robot_at, write_arm
+from vla_ops_tests.episodes.ingesting import ALOHA, robot_at
+from vla_ops_tests.episodes.planning import STATE, Arm
 from vla_ops_tests.recordings.zarr_files import write_replay_buffer
-
-# Of two dimensions: most of the time of a conversion this small goes into the plot of each.
-STATE: list[dict[str, Any]] = [{**ALOHA["state"][0], "source": "/observations/qpos[0:1]", "names": JOINTS[:1]}, ALOHA["state"][1]]
-
-
-class Arm:
-    """A robot, its recordings and its store, converted in this process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.raw, self.store = folder / "raw", RobotStore.of("arm", folder / "store")
-        self.raw.mkdir()
-        self.robot: Robot = self.with_spec()
-
-    def with_spec(self, **sections: Any) -> Robot:
-        self.robot = robot_at(self.raw, sections.pop("pattern", "**/*.hdf5"), "hdf5", **{"state": STATE, **sections})
-        return self.robot
-
-    def record(self, *names: str, **options: Any) -> None:
-        for name in names:
-            write_arm(self.raw / name, **{"seed": sum(name.encode()), **options})
-
-    def plan(self, **options: Any) -> Plan:
-        return make_plan(self.robot, self.store, **options)
-
-    def states(self, **options: Any) -> dict[str, str]:
-        return {found.file.id: found.state for found in self.plan(**options).found}
-
-    def convert(self) -> list[str]:
-        """Forget, refuse and convert what the plan says; return the ids of what was converted."""
-        plan = self.plan()
-        forget(self.store, plan.removed)
-        for found in plan.found:
-            if found.reason:
-                refuse(self.store, found)
-        for file, version in plan.todo:
-            convert_recording(ConversionJob(file.id, file.uri, version, self.robot.spec, self.store.root))
-        return [file.id for file, _ in plan.todo]
 
 
 @pytest.fixture
@@ -238,7 +196,6 @@ def test_a_recording_of_which_one_episode_is_rejected_is_converted(tmp_path: Pat
 
 # What of the spec matters
 
-
 MATTERS: dict[str, dict[str, Any]] = {
     "the rate": {"timeline": {"rate_hz": 10}},
     "how numbers are resampled": {"timeline": {"rate_hz": 20, "numbers": "hold"}},
@@ -248,6 +205,7 @@ MATTERS: dict[str, dict[str, Any]] = {
     "the video settings": {"dataset": {"repo_id": "local/arm", "video": {"codec": "av1"}}},
     "what becomes of cut-off files": {"recordings": {"truncated": "keep_whole"}},
 }
+
 MATTERS_NOT: dict[str, dict[str, Any]] = {
     "the repo id": {"dataset": {**ALOHA["dataset"], "repo_id": "local/other"}},
     "the licence": {"dataset": {**ALOHA["dataset"], "licence": "mit"}},
@@ -332,94 +290,3 @@ def test_a_reason_that_a_killed_run_left_beside_newer_episodes_is_not_named(arm:
     arm.store.quarantine_file("a.hdf5").write_bytes(entry)
     assert arm.states() == {"a.hdf5": "converted"}
     assert quarantine_reasons(arm.store) == []
-
-
-# Removed recordings
-
-
-def test_a_recording_that_is_gone_is_removed_and_not_found(arm: Arm):
-    arm.record("x/a.hdf5", "x/b.hdf5")
-    (arm.raw / "x/c.hdf5").write_bytes(b"not an HDF5 file")
-    arm.convert()
-    (arm.raw / "x/a.hdf5").unlink()
-    (arm.raw / "x/c.hdf5").unlink()
-    plan = arm.plan()
-    assert plan.removed == ["x/a.hdf5", "x/c.hdf5"]
-    assert plan.counts() == {"converted": 1, "removed": 2}
-    assert [e.meta.recording for e in usable_episodes(arm.store, plan)] == ["x/b.hdf5"]
-
-
-def test_stored_ids_are_those_of_episodes_and_quarantine_at_any_depth(arm: Arm):
-    arm.record("a.hdf5", "x/b.hdf5", "x/y/z/c.hdf5")
-    (arm.raw / "x/bad.hdf5").write_bytes(b"not an HDF5 file")
-    arm.convert()
-    with replacing(arm.store.recording_folder("x/half.hdf5")) as work:
-        work.mkdir()
-        (work / "recording.json").write_text("{}")
-        assert stored_ids(arm.store) == ["a.hdf5", "x/b.hdf5", "x/bad.hdf5", "x/y/z/c.hdf5"]
-        shutil.rmtree(work)
-        work.mkdir()
-
-
-def test_an_empty_store_has_no_ids(arm: Arm):
-    assert stored_ids(arm.store) == []
-    assert arm.plan().removed == []
-
-
-def test_forgetting_leaves_neighbours_and_no_empty_folders(arm: Arm):
-    arm.record("x/a.hdf5", "x/y/b.hdf5", "z/c.hdf5")
-    (arm.raw / "z/bad.hdf5").write_bytes(b"not an HDF5 file")
-    arm.convert()
-    forget(arm.store, ["x/y/b.hdf5", "z/c.hdf5", "z/bad.hdf5", "never/there.hdf5"])
-    assert stored_ids(arm.store) == ["x/a.hdf5"]
-    assert [p.name for p in arm.store.episodes.iterdir()] == ["x"]
-    assert [p.name for p in (arm.store.episodes / "x").iterdir()] == ["a.hdf5"]
-    assert list(arm.store.quarantine.iterdir()) == []
-    assert len(arm.store.read_episodes("x/a.hdf5")) == 1
-
-
-def test_a_recording_whose_name_is_now_a_folder_of_recordings_leaves_no_trace(arm: Arm):
-    arm.record("run")
-    arm.with_spec(pattern="*")
-    arm.convert()
-    assert arm.states() == {"run": "converted"}
-    (arm.raw / "run").unlink()
-    arm.record("run/a.hdf5")
-    arm.with_spec(pattern="*/*")
-    assert arm.plan().removed == ["run"]
-    arm.convert()
-    assert arm.states() == {"run/a.hdf5": "converted"}
-    assert arm.plan().removed == []
-    assert [p.name for p in (arm.store.episodes / "run").iterdir()] == ["a.hdf5"]
-
-
-# Sweeping
-
-
-LEAVE = """
-import os, sys
-from pathlib import Path
-from vla_ops.files import replacing
-for place in sys.argv[1:]:
-    work = replacing(Path(place)).__enter__()
-    work.mkdir()
-    (work / "half").write_text("x")
-os._exit(9)
-"""
-
-
-def test_what_a_killed_process_left_is_swept_at_any_depth_and_nothing_else(arm: Arm):
-    arm.record("x/a.hdf5")
-    arm.convert()
-    places = [arm.store.episodes / "x/y/b.hdf5", arm.store.root / "cache/c.hdf5", arm.store.root / "lerobot_v3"]
-    subprocess.run([sys.executable, "-c", LEAVE, *map(str, places)], check=False)
-    assert len(list(arm.store.root.rglob("half"))) == 3
-    with replacing(arm.store.episodes / "x/living.hdf5") as living:
-        living.mkdir()
-        (living / "0").mkdir()
-        swept = sweep_store(arm.store)
-        assert sorted(path.name.split(".tmp-")[0] for path in swept) == ["b.hdf5", "c.hdf5", "lerobot_v3"]
-        assert (living / "0").is_dir()
-    assert list(arm.store.root.rglob("half")) == []
-    assert arm.states() == {"x/a.hdf5": "converted"}
-    assert len(arm.store.read_episodes("x/a.hdf5")) == 1

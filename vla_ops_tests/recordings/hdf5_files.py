@@ -11,11 +11,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from vla_ops.recordings.base import OpenOptions
+from vla_ops.recordings.hdf5 import Hdf5Recording
 from vla_ops_tests.recordings.pictures import Picture, as_jpeg, frame_picture
 
 type Float32 = npt.NDArray[np.float32]
 type Images = Literal["raw", "jpeg_padded", "jpeg_rows"]
 
+AT_50_HZ = OpenOptions(rate_hz=50)
 ALOHA_CAMERAS = ("cam_high", "cam_left_wrist", "cam_right_wrist")
 
 
@@ -133,3 +136,8 @@ def write_images(
     for k, row in enumerate(rows):
         dataset[k] = row
     return dataset
+
+
+def open_at(path: Path, **options: object) -> Hdf5Recording:
+    """Open a recording whose steps are at 50 Hz unless `options` say otherwise."""
+    return Hdf5Recording(str(path), OpenOptions(**{"rate_hz": 50, **options}))  # pyright: ignore[reportArgumentType]
