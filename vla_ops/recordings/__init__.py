@@ -9,10 +9,11 @@ from pathlib import Path
 from vla_ops.errors import RecordingFormatError, StreamNotFoundError, UnknownEncodingError
 from vla_ops.recordings.base import OpenOptions, Recording
 
-FORMATS = ("mcap", "hdf5", "zarr")
+FORMATS = ("mcap", "hdf5", "zarr", "lerobot")
 # What files of each format begin with; a Zarr store in a file is a zip.
 MAGIC = {"mcap": b"\x89MCAP0\r\n", "hdf5": b"\x89HDF\r\n\x1a\n", "zarr": b"PK"}
 _ZARR_MARKS = (".zgroup", ".zarray", "zarr.json", "data/.zgroup")
+_LEROBOT_MARK = "meta/info.json"
 
 
 def open_recording(path: str, format: str, options: OpenOptions | None = None) -> Recording:
@@ -31,6 +32,10 @@ def open_recording(path: str, format: str, options: OpenOptions | None = None) -
             from vla_ops.recordings.zarr import ZarrRecording
 
             return ZarrRecording(path, options)
+        case "lerobot":
+            from vla_ops.recordings.lerobot_dataset import LeRobotRecording
+
+            return LeRobotRecording(path, options)
         case _:
             raise UnknownEncodingError(f"no reader for format {format!r}", expected=" | ".join(FORMATS), file=path)
 
@@ -39,7 +44,8 @@ def format_of(path: str | Path) -> str | None:
     """The format that a file's first bytes or a folder's marks say, or None. Raise OSError if it cannot be read."""
     path = Path(path)
     if path.is_dir():
-        return "zarr" if any((path / mark).exists() for mark in _ZARR_MARKS) else None
+        is_lerobot = (path / _LEROBOT_MARK).exists()
+        return "lerobot" if is_lerobot else "zarr" if any((path / mark).exists() for mark in _ZARR_MARKS) else None
     with open(path, "rb") as handle:
         head = handle.read(8)
     return next((kind for kind, magic in MAGIC.items() if head.startswith(magic)), None)
@@ -50,7 +56,8 @@ def other_format(path: str | Path, format: str) -> str | None:
     found = format_of(path)
     if found is None or found == format:
         return None
-    looks = "is a Zarr store" if Path(path).is_dir() else f"begins as {'zip files (zarr)' if found == 'zarr' else f'{found} files'} do"
+    folders = {"zarr": "is a Zarr store", "lerobot": "is a LeRobot dataset"}
+    looks = folders[found] if Path(path).is_dir() else f"begins as {'zip files (zarr)' if found == 'zarr' else f'{found} files'} do"
     return f"It {looks}: check `recordings.format`, which says {format}."
 
 

@@ -64,7 +64,8 @@ def list_recordings(root: str, pattern: str) -> list[RecordingFile]:
         # Stores remember what they listed for as long as the process lives.
         fs.invalidate_cache()
         if not fs.isdir(path):
-            raise RecordingError("the recordings root is not there", file=root, todo="Check recordings.uri in the robot's YAML.")
+            todo = "Make the folder or a link of this name, or correct recordings.uri in the robot's YAML."
+            raise RecordingError("the recordings root is not there", file=root, todo=todo)
         found: dict[str, dict[str, Any]] = fs.glob(posixpath.join(glob.escape(path), pattern), detail=True)
         keys = {name: _key(path, name) for name in found}
         files = [_entry(fs, keys[name], name, info) for name, info in found.items() if _is_meant(keys[name], pattern)]

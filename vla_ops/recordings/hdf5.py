@@ -19,12 +19,12 @@ import numpy as np
 
 from vla_ops.errors import RecordingError, RecordingFormatError
 from vla_ops.recordings import MAGIC, leading, other_format, refuse_folder
-from vla_ops.recordings.array_recording import ArrayRecording, as_text
+from vla_ops.recordings.array_recording import ArrayRecording, as_text, plain_text
 from vla_ops.recordings.arrays import Array, Rows
 from vla_ops.recordings.base import Int64, OpenOptions, Span
 from vla_ops.recordings.discover import natural_key
 from vla_ops.recordings.hdf5_links import dataset_at, group_at, links_of, missing_filter
-from vla_ops.recordings.hdf5_task import task_of
+from vla_ops.recordings.hdf5_task import identity_in, task_of
 
 if TYPE_CHECKING:
     import h5py
@@ -50,11 +50,12 @@ class Hdf5Recording(ArrayRecording):
         return [Span(e.name, k, 0, e.steps, task_of(self._file, e.group)) for k, e in enumerate(self._episodes)]
 
     def metadata(self) -> Mapping[str, str]:
-        """Attributes of the root and of `/data` as `attrs.NAME`, cut at 200 characters."""
+        """Attributes of the root and of `/data` as `attrs.NAME`, cut at 200 characters; of JSON also which robot it was."""
         found: dict[str, str] = {}
         for group in (self._file, group_at(self._file, "data")):
-            if group is not None:
-                found.update({f"attrs.{name}": as_text(value) for name, value in _attributes(group)})
+            for name, value in () if group is None else _attributes(group):
+                found[f"attrs.{name}"] = as_text(value)
+                found.update({f"attrs.{path}": as_text(text) for path, text in identity_in(name, plain_text(value))})
         return found
 
     @cached_property

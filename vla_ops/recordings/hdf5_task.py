@@ -1,9 +1,10 @@
-"""Find the task text of an HDF5 episode where collectors and benchmarks put it."""
+"""What HDF5 files say of themselves where collectors and benchmarks put it: the task text, and which robot and environment it was."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     import h5py
 
 _DATASETS = ("task", "language_instruction", "instruction", "language_raw", "prompt")
-_ATTRIBUTES = ("language_instruction", "task", "instruction", "language", "task_description")
+_ATTRIBUTES = ("language_instruction", "task", "instruction", "language", "task_description", "current_task")
 # Attributes that are JSON with the text inside: robocasa, LIBERO, robomimic.
 _JSON_ATTRIBUTES = ("ep_meta", "problem_info", "env_args", "env_info")
 _JSON_KEYS = ("language_instruction", "lang", "language", "task_description")
+_IDENTITY = ("env_name", "problem_name", "language_instruction", "robots", "gripper_types", "control_freq")
 
 
 def task_of(file: h5py.File, group: str) -> str | None:
@@ -33,6 +35,27 @@ def task_of(file: h5py.File, group: str) -> str | None:
         if text:
             return text
     return None
+
+
+def identity_in(attribute: str, text: str) -> Iterator[tuple[str, str]]:
+    """Yield what an attribute of JSON says of environment and robot, at most two levels deep, as `attribute.key` -> text."""
+    if attribute not in _JSON_ATTRIBUTES:
+        return
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return  # Not JSON: see _inside_json.
+    for path, inner in _inside(attribute, value, depth=2):
+        if path.rpartition(".")[2] in _IDENTITY:
+            yield path, ", ".join(map(str, inner)) if isinstance(inner, list) else str(inner)
+
+
+def _inside(path: str, value: Any, *, depth: int) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and depth:
+        for key, inner in value.items():
+            yield from _inside(f"{path}.{key}", inner, depth=depth - 1)
+    elif not isinstance(value, dict):
+        yield path, value
 
 
 def _dataset_text(dataset: h5py.Dataset | None) -> str | None:

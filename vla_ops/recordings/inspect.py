@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -32,6 +32,8 @@ class Description:
     streams: tuple[StreamInfo, ...]
     spans: tuple[Span, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    # What a person should know of how it is read.
+    notes: tuple[str, ...] = ()
 
     @property
     def task(self) -> str | None:
@@ -64,7 +66,7 @@ def describe(path: str | Path, options: OpenOptions | None = None) -> Descriptio
     try:
         with open_recording(path, kind, options) as recording:
             streams, spans = tuple(recording.streams()), tuple(recording.spans())
-            return Description(path, kind, _size(Path(path)), streams, spans, dict(recording.metadata()))
+            return Description(path, kind, _size(Path(path)), streams, spans, dict(recording.metadata()), tuple(recording.notes()))
     except VlaOpsError as error:
         error.at(file=path)
         raise
@@ -93,7 +95,7 @@ def _by_suffix(path: Path) -> str:
         raise RecordingFormatError(
             "a folder that is no recording",
             file=path,
-            expected="an .mcap or .hdf5 file, or a Zarr store",
+            expected="an .mcap or .hdf5 file, a Zarr store, or a LeRobot dataset (with meta/info.json in it)",
             todo="Name one of the files in it.",
         )
     size = path.stat().st_size
@@ -117,6 +119,7 @@ def render(description: Description) -> str:
         parts.append(_episodes(description.spans))
     if description.metadata:
         parts.append(_metadata(description.metadata))
+    parts.append([f"note: {note}" for note in description.notes])
     parts.append(_next_steps(description))
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
@@ -141,7 +144,7 @@ def _table(streams: Sequence[StreamInfo]) -> list[str]:
     middle = median([s.first_ns for s in streams if s.first_ns is not None] or [0])
     zero = origin if middle - origin < _ANOTHER_CLOCK_NS else round(middle)
     header = ("stream", "kind", "encoding", "sample", "count", "rate", "first .. last")
-    return _aligned([header, *(_row(s, zero) for s in streams)], right={4, 5})
+    return aligned([header, *(_row(s, zero) for s in streams)], right={4, 5})
 
 
 def _row(stream: StreamInfo, zero_ns: int) -> tuple[str, ...]:
@@ -179,7 +182,7 @@ def _episodes(spans: Sequence[Span]) -> list[str]:
 def _metadata(metadata: Mapping[str, str]) -> list[str]:
     rows = [(f"  {key}", _shortened(" ".join(value.split()), 90)) for key, value in list(metadata.items())[:_MOST_METADATA]]
     more = len(metadata) - len(rows)
-    return ["metadata", *_aligned(rows), *([f"  and {more} more"] if more else [])]
+    return ["metadata", *aligned(rows), *([f"  and {more} more"] if more else [])]
 
 
 def _next_steps(description: Description) -> list[str]:
@@ -194,11 +197,12 @@ def _next_steps(description: Description) -> list[str]:
     return steps
 
 
-def _aligned(rows: Sequence[tuple[str, ...]], right: set[int] | None = None) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:
+    """Return the rows as lines with columns of one width; those in `right` end at the same place."""
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [cell.rjust(w) if c in (right or ()) else cell.ljust(w) for c, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [cell.rjust(w) if c in right else cell.ljust(w) for c, (cell, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return lines
 

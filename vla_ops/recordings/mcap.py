@@ -16,7 +16,6 @@ import numpy as np
 
 from vla_ops.errors import RecordingError, SchemaMismatchError, StreamNotFoundError, VlaOpsError
 from vla_ops.recordings import missing_stream
-from vla_ops.recordings.attachments import VideoImages
 from vla_ops.recordings.base import ImageStream, Int64, Numbers, OpenOptions, Source, Span, StreamInfo
 from vla_ops.recordings.mcap_images import open_images
 from vla_ops.recordings.mcap_index import McapIndex
@@ -26,6 +25,7 @@ from vla_ops.recordings.mcap_runs import Rows, Runs, find_runs
 from vla_ops.recordings.mcap_topics import McapTopics
 from vla_ops.recordings.message_images import holds_images
 from vla_ops.recordings.messages import MessageKind
+from vla_ops.recordings.video_images import VideoImages
 
 
 class McapRecording:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vla_ops.errors import RecordingError, VlaOpsError
-from vla_ops.recordings.attachments import checked_indices
 from vla_ops.recordings.base import EncodedImage, ImageCodec, Int64
 from vla_ops.recordings.mcap_index import Batch, McapIndex
 from vla_ops.recordings.mcap_runs import Rows
 from vla_ops.recordings.message_images import image_of
 from vla_ops.recordings.messages import MessageKind
+from vla_ops.recordings.video_images import checked_indices
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from vla_ops.recordings.mcap_scan import AttachmentPlace, attachment_place, read
 LONGEST_TEXT = 300
 # AIRBOT: `/left/follow/arm/joint_state/position` belongs to the component `/left/follow`, whose `arm/joint_names` it is.
 _JOINT_STATE = "/joint_state/"
+# What AIRBOT's component_info says of which robot a component is.
+_IDENTITY = ("product_type", "sn", "is_sim", "arm_types", "eef_types")
 
 
 class McapNotes:
@@ -38,8 +40,10 @@ class McapNotes:
 
     @cached_property
     def metadata(self) -> Mapping[str, str]:
-        """`<record>.<key>` -> text, long values cut."""
-        return {f"{name}.{key}": _shortened(value) for name, values in self._records.items() for key, value in values.items()}
+        """`<record>.<key>` -> text, long values cut: the task first, then `component_info.<component>.<key>`, then all other records."""
+        records = {f"{name}.{key}": value for name, values in self._records.items() for key, value in values.items()}
+        task = {key: value for key, value in records.items() if key.startswith("task_info.")}
+        return {key: _shortened(value) for key, value in {**task, **self._components, **records}.items()}
 
     @property
     def task(self) -> str | None:
@@ -63,6 +67,16 @@ class McapNotes:
         info = self._component_info.get(component)
         names = info.get(f"{part}/joint_names") if isinstance(info, dict) and _JOINT_STATE in topic else None
         return tuple(map(str, names)) if isinstance(names, list) and len(names) == width else ()
+
+    @property
+    def _components(self) -> dict[str, str]:
+        """What component_info says of which robot each component is."""
+        return {
+            f"component_info.{component}.{key}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for component, info in self._component_info.items()
+            for key, value in (info.items() if isinstance(info, dict) else ())
+            if key in _IDENTITY
+        }
 
     @cached_property
     def _component_info(self) -> Mapping[str, Any]:

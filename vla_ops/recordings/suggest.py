@@ -60,11 +60,11 @@ def _recordings(description: Description) -> list[str]:
     lines = [
         "  recordings:",
         f"    uri: {_quoted(str(path.resolve().parent))}  # DECIDE: the folder of all recordings, or s3:// gs:// hf://",
-        f"    pattern: {_quoted('**/*' + suffix)}",
+        f"    pattern: {_quoted(path.resolve().name if description.format == 'lerobot' else '**/*' + suffix)}",
         f"    format: {description.format}",
     ]
-    if description.format == "mcap":
-        return lines
+    if description.format in ("mcap", "lerobot"):
+        return lines  # They say their own times.
     times, rate = _times(description.streams), guess_rate(description)
     if "*" not in times:
         lines.append(f"    source_rate_hz: {rate.hz:g}  # DECIDE: the rate it was recorded at; {rate.why}")

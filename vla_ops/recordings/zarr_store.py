@@ -34,7 +34,8 @@ def open_files(path: str) -> ZarrFiles:
         raise RecordingError(f"cannot open the recording: {error.strerror or error}", file=path) from error
     if not files.array_paths:
         files.close()
-        raise RecordingFormatError("no Zarr array in it", file=path, expected="a Zarr 2 or 3 store, with .zarray or zarr.json in it")
+        expected = "a Zarr 2 or 3 store, with .zarray or zarr.json in it"
+        raise RecordingFormatError("no Zarr array in it", file=path, expected=expected, todo=other_format(path, "zarr"))
     return files
 
 

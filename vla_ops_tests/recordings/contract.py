@@ -51,7 +51,7 @@ class RecordingContract:
     def test_streams_are_listed_with_kind_and_count(self, recording: Recording, contents: Contents):
         listed = {s.name: s for s in recording.streams()}
         for text, values in contents.numbers.items():
-            info = listed[Source.parse(text).stream]
+            info = listed[recording.stream_name(Source.parse(text))]
             assert (info.kind, info.count) == ("numbers", len(values))
         for name, count in contents.images.items():
             assert (listed[name].kind, listed[name].count) == ("images", count)
@@ -62,7 +62,8 @@ class RecordingContract:
         for text in contents.numbers:
             source = Source.parse(text)
             stamps = recording.numbers(source, span).stamps_ns
-            assert (listed[source.stream].first_ns, listed[source.stream].last_ns) == (stamps[0], stamps[-1])
+            info = listed[recording.stream_name(source)]
+            assert (info.first_ns, info.last_ns) == (stamps[0], stamps[-1])
 
     def test_episodes_are_numbered_in_order(self, recording: Recording, contents: Contents):
         spans = recording.spans()
