@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from vla_ops.recordings.base import OpenOptions, Source
 from vla_ops.spec import (
+    ROTATION_WIDTHS,
     CameraSpec,
     ChecksSpec,
     DatasetSpec,
@@ -34,12 +37,16 @@ from vla_ops.spec import (
 )
 
 # Raise when the same recording and spec would now give other bytes: every episode becomes stale.
-CONVERSION_VERSION = 1
+# 2: episode.json has each camera's signature and motion.
+CONVERSION_VERSION = 2
 
-# What of the recordings' section conversion reads.
-_RECORDINGS_READ = {"format", "clock", "times", "source_rate_hz", "truncated", "must_say"}
+# What of the recordings' section conversion reads. `must_say` decides which are used, not what they become: see `episodes.plan`.
+_RECORDINGS_READ = {"format", "clock", "times", "source_rate_hz", "truncated"}
 # What of the video settings a codec uses.
 _VIDEO_SETTINGS: dict[str, set[str]] = {"av1": {"codec", "crf", "gop", "preset"}, "h264": {"codec", "crf", "gop"}, "copy": {"codec"}}
+
+# What norm_stats.adapt_to_pi turns.
+_ALOHA = ([("joint", "rad")] * 6 + [("gripper", "ratio")]) * 2
 
 # openpi's camera slots, in the order its models take them.
 SLOTS: dict[str, str] = {"base": "base_0_rgb", "left_wrist": "left_wrist_0_rgb", "right_wrist": "right_wrist_0_rgb"}
@@ -56,6 +63,16 @@ class Dimension:
     means: Means = "absolute"
     # Of a gripper: which end of its range is open.
     open_at: Literal["high", "low"] = "high"
+
+
+@dataclass(frozen=True)
+class RotationGroup:
+    """Dimensions [start, stop) that are one rotation together."""
+
+    start: int
+    stop: int
+    kind: Kind
+    unit: Unit
 
 
 class RobotSpec(Strict):
@@ -91,20 +108,28 @@ class RobotSpec(Strict):
             if doubled:
                 raise ValueError(f"{vector}: dimension names must differ, {', '.join(doubled)} occurs more than once")
         self._check_means()
+        self._check_composed()
         self._check_delta()
+        self._check_adapt_to_pi()
         self._check_sources()
         self._check_cameras()
         self._check_clock_offsets()
-        if self.recordings.format == "mcap" and (self.recordings.times or self.recordings.source_rate_hz):
-            raise ValueError("recordings: `times` and `source_rate_hz` are for hdf5 and zarr; an mcap has its own stamps (see `clock`)")
-        if self.recordings.format != "mcap" and not self.recordings.times and self.recordings.source_rate_hz is None:
+        self._check_stamps()
+        return self
+
+    def _check_stamps(self) -> None:
+        read = self.recordings
+        has_arrays = read.format in ("hdf5", "zarr")
+        if not has_arrays and (read.times or read.source_rate_hz):
+            own = "an mcap has its own stamps (see `clock`)" if read.format == "mcap" else "a LeRobot dataset says its own fps"
+            raise ValueError(f"recordings: `times` and `source_rate_hz` are for hdf5 and zarr; {own}")
+        if has_arrays and not read.times and read.source_rate_hz is None:
             raise ValueError(
-                f"recordings: {self.recordings.format} needs `source_rate_hz` (the rate it was recorded at) or `times` (where its stamps "
+                f"recordings: {read.format} needs `source_rate_hz` (the rate it was recorded at) or `times` (where its stamps "
                 "are); without either, the timeline's rate would silently stretch or shrink time"
             )
-        if self.recordings.format != "mcap" and self.recordings.clock != "log":
-            raise ValueError(f"recordings: `clock: {self.recordings.clock}` is for mcap; {self.recordings.format} stamps come from `times`")
-        return self
+        if read.format != "mcap" and read.clock != "log":
+            raise ValueError(f"recordings: `clock: {read.clock}` is for mcap; {read.format} stamps come from `times`")
 
     def _check_means(self) -> None:
         if odd := [dim for dim in self.state_dims if dim.means != "absolute"]:
@@ -121,8 +146,37 @@ class RobotSpec(Strict):
                 found = f"state {k}, which is {paired.name} in {paired.unit}" if paired else f"a state of only {len(state)} dimensions"
                 raise ValueError(
                     f"action: delta action {k}, {action.name} in {action.unit}, would have {found} subtracted from it "
-                    "(models pair them by position); order state and action alike, or write `norm_stats: {action_space: absolute}`"
+                    "(models pair them by position); order state and action alike, write `means: delta` or `means: velocity` if that is "
+                    "what was recorded, or `norm_stats: {action_space: absolute}`"
                 )
+
+    def _check_composed(self) -> None:
+        """The delta of a rotation is composed with the state's at the same place: the two must be rotations of one form and unit."""
+        if self.norm_stats.rotation_delta == "subtracted":
+            return
+        mask, state, action = self.delta_mask, self.state_dims, self.action_dims
+        unpaired = set(rotation_groups(state)) ^ set(rotation_groups(action))
+        for group in sorted(unpaired, key=lambda group: group.start):
+            if any(mask[group.start : group.stop]):
+                raise ValueError(
+                    f"action: the delta of {_at(action, group)} would be composed with {_at(state, group)} of the state (models pair them "
+                    "by position), and these are not rotations of one form and unit; write `means: delta` if the action is a step already, "
+                    "correct `kind`, order state and action alike, or have "
+                    "one written in the form of the other (`written_as`); or else write `norm_stats: {rotation_delta: subtracted}` or "
+                    "`{action_space: absolute}`"
+                )
+
+    def _check_adapt_to_pi(self) -> None:
+        if not self.norm_stats.adapt_to_pi:
+            return
+        for vector, dims in (("state", self.state_dims), ("action", self.action_dims)):
+            for k, (dim, fitting) in enumerate(zip_longest(dims, _ALOHA)):
+                if dim is None or (dim.kind, dim.unit) != fitting or dim.means != "absolute" or dim.open_at != "high":
+                    wanted = f"an absolute {fitting[0]} in {fitting[1]}" if fitting else "nothing"
+                    raise ValueError(
+                        "norm_stats: `adapt_to_pi` is for ALOHA: state and action are each twice 6 joints in rad and a gripper in ratio (0 "
+                        f"closed, 1 open); {vector} {k} should be {wanted}, found {_described(dim) if dim else 'nothing'}"
+                    )
 
     def _check_sources(self) -> None:
         """A source that is read twice in one vector is a line that was copied and not edited."""
@@ -186,6 +240,14 @@ class RobotSpec(Strict):
         return tuple(d.kind != "gripper" and d.means == "absolute" for d in self.action_dims)
 
     @property
+    def delta_rotations(self) -> tuple[RotationGroup, ...]:
+        """The rotations of the action whose delta is composed with the state's, in order; `delta_mask` is True for all of each."""
+        if self.norm_stats.rotation_delta == "subtracted":
+            return ()
+        mask = self.delta_mask
+        return tuple(group for group in rotation_groups(self.action_dims) if mask[group.start])
+
+    @property
     def camera_slots(self) -> dict[str, str]:
         """Model slot -> camera name, for the cameras that have a role."""
         by_role = {c.role: name for name, c in self.cameras.items() if c.role}
@@ -228,6 +290,17 @@ class RobotSpec(Strict):
         return fingerprint({"conversion": CONVERSION_VERSION, **read})
 
 
+def rotation_groups(dims: Sequence[Dimension]) -> tuple[RotationGroup, ...]:
+    """The rotations among `dims`, in order: parts of a vector hold whole ones."""
+    groups, k = [], 0
+    while k < len(dims):
+        width = ROTATION_WIDTHS.get(dims[k].kind)
+        if width:
+            groups.append(RotationGroup(k, k + width, dims[k].kind, dims[k].unit))
+        k += width or 1
+    return tuple(groups)
+
+
 def fingerprint(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -241,3 +314,13 @@ def _dimensions(parts: list[VectorPart]) -> list[Dimension]:
         unit, kind = part.unit_written, part.kind_written
         dims += [Dimension(n, unit, kind, lim, part.means, part.open_at) for n, lim in zip(part.names, limits, strict=True)]
     return dims
+
+
+def _at(dims: Sequence[Dimension], group: RotationGroup) -> str:
+    there = dims[group.start : group.stop]
+    return ", ".join(f"{dim.name} ({dim.kind} in {dim.unit})" for dim in there) or f"none of the {len(dims)} dimensions"
+
+
+def _described(dim: Dimension) -> str:
+    means = "" if dim.means == "absolute" else f" that means a {dim.means}"
+    return f"{dim.name}, a {dim.kind} in {dim.unit}{means}{', open at low' if dim.open_at == 'low' else ''}"

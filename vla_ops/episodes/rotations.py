@@ -1,7 +1,6 @@
-"""Rotations in the forms recordings keep them in: interpolated as rotations, and written so that they do not jump.
+"""Rotations in the forms recordings keep them in: interpolated, converted, and what leads from one to another.
 
-Every form has several numbers for one rotation (q and -q; a vector and the same axis a turn further; Euler angles a turn
-further or with the pitch over the top). Of these the one nearest to the previous frame is taken, beginning with what was recorded.
+Of the several numbers that a form has for one rotation, `vla_ops.episodes.rotation_continuity` takes those that do not jump.
 """
 
 from __future__ import annotations
@@ -11,20 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vla_ops.episodes.rotation_continuity import LOCK, continuous
 from vla_ops.errors import RecordingError
 from vla_ops.recordings.base import Float64
-from vla_ops.spec import Kind, Unit
+from vla_ops.spec import ROTATION_WIDTHS, Kind, Unit
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
-_TURN = 2 * np.pi
 # How far the length of a quaternion, or of a column of a matrix, may be from 1: half precision is off by less than a tenth of it.
 _TOLERANCE = 1e-2
-# Closer than this to a pitch of +-90 degrees, roll and yaw turn about one axis: only their sum or difference is known.
-_LOCK = 1e-7
-# The axis of a smaller rotation (rad) is rounding.
-_NO_AXIS = 1e-9
+# Of half a rotation; squares of smaller numbers are no longer exact.
+_NO_SINE = 1e-150
 
 
 def check_rotations(values: Float64, kind: Kind, names: Sequence[str], stream: str) -> None:
@@ -67,21 +64,116 @@ def slerp(before: Float64, after: Float64, fraction: Float64, *, kind: Kind, uni
     return between
 
 
-def continuous(values: Float64, first: Float64, *, kind: Kind, unit: Unit) -> Float64:
-    """The same rotations [frames, d] in the numbers nearest to those of the frame before; the first ones nearest to `first` [d]."""
+def convert(values: Float64, *, kind: Kind, unit: Unit, written_as: Kind, unit_written: Unit) -> Float64:
+    """The same rotations [frames, d] in another form [frames, d'], without jumps from frame to frame; NaN rows stay NaN.
+
+    Quaternions begin with w >= 0 and long rotation vectors on one side of half a turn, also where the form stays the same.
+    """
     finite = np.isfinite(values).all(axis=1)
-    if not finite.any() or kind == "rotation_6d":
-        return values
-    rows, scale = values[finite], np.pi / 180 if unit == "deg" else 1.0
-    previous = first if np.isfinite(first).all() else rows[0]
-    result = values.copy()
-    if kind.startswith("quaternion"):
-        result[finite] = _same_side(rows, previous)
-    elif kind == "rotation_vector":
-        result[finite] = _nearest_vectors(rows * scale, previous * scale) / scale
-    else:
-        result[finite] = _nearest_angles(rows * scale, previous * scale) / scale
-    return result
+    written = np.full((len(values), ROTATION_WIDTHS[written_as]), np.nan)
+    is_same = (kind, unit) == (written_as, unit_written)
+    written[finite] = values[finite] if is_same else _write(_read(values[finite], kind, unit), written_as, unit_written)
+    # All trajectories begin in the same numbers: a quaternion and its negative are one rotation.
+    if written_as.startswith("quaternion"):
+        written[finite] = _upper_half(written[finite], 3 if written_as == "quaternion_xyzw" else 0)
+    if written_as == "rotation_vector" and finite.any():
+        first = int(np.argmax(finite))
+        written[first] = _one_sided(written[first], unit_written)
+    return continuous(written, np.full(written.shape[1], np.nan), kind=written_as, unit=unit_written)
+
+
+def _one_sided(vector: Float64, unit: Unit) -> Float64:
+    """A rotation vector [3] of more than a quarter turn, or the other one of the same rotation, by the sign of its longest component.
+
+    Near half a turn, as of a tool that points down, either may come out, and the episodes of one task would be on two sides.
+    """
+    turn = 360.0 if unit == "deg" else 2 * np.pi
+    angle = float(np.linalg.norm(vector))
+    if angle <= turn / 4 or vector[np.argmax(np.abs(vector))] > 0:
+        return vector
+    return vector - turn * vector / angle
+
+
+def compose_delta(action: Float64, state: Float64, kind: Kind, unit: Unit) -> Float64:
+    """The rotation that leads from `state` to `action`, both [..., d] (broadcast), in their own form and unit.
+
+    R_delta = R_action * R_state^-1, so that R_action = R_delta * R_state: it turns about the axes of the frame that the poses are
+    in (a robot's base), as the difference of two positions is along them. robosuite's operational space controller takes deltas of
+    this kind (goal = delta * current). Quaternions have w >= 0, rotation vectors a length of at most pi.
+    """
+    return delta_between(quaternions(action, kind, unit), quaternions(state, kind, unit), kind, unit)
+
+
+def apply_delta(delta: Float64, state: Float64, kind: Kind, unit: Unit) -> Float64:
+    """The inverse of compose_delta: R_delta * R_state, both [..., d] (broadcast). A prediction need not be of length 1 or at right angles.
+
+    Quaternions have w >= 0 and rotation vectors a length of at most pi, whatever numbers the state was in.
+    """
+    return _least(_product(quaternions(delta, kind, unit), quaternions(state, kind, unit)), kind, unit)
+
+
+def quaternions(values: Float64, kind: Kind, unit: Unit) -> Float64:
+    """Rotations [..., d] as unit quaternions [..., 4], w last; NaN where a number is not finite."""
+    rows = np.asarray(values, np.float64).reshape(-1, np.shape(values)[-1])
+    finite = np.isfinite(rows).all(axis=1)
+    result = np.full((len(rows), 4), np.nan)
+    result[finite] = _read(rows[finite], kind, unit).as_quat()
+    return result.reshape(*np.shape(values)[:-1], 4)
+
+
+def delta_between(action: Float64, state: Float64, kind: Kind, unit: Unit) -> Float64:
+    """What compose_delta returns, of unit `quaternions` [..., 4]. Fastest where each of the four components lies in one piece."""
+    return _least(_product(action, state * np.array([-1.0, -1.0, -1.0, 1.0])), kind, unit)
+
+
+def _product(left: Float64, right: Float64) -> Float64:
+    # SciPy's product and rotation vectors take 40 times as long: a minute for the chunks of a large dataset.
+    ax, ay, az, aw = np.moveaxis(left, -1, 0)
+    bx, by, bz, bw = np.moveaxis(right, -1, 0)
+    # In this order the vector part of a rotation times its own inverse is exactly 0.
+    x = (aw * bx + ax * bw) + (ay * bz - az * by)
+    y = (aw * by + ay * bw) + (az * bx - ax * bz)
+    z = (aw * bz + az * bw) + (ax * by - ay * bx)
+    w = (aw * bw - ax * bx) - (ay * by + az * bz)
+    return np.moveaxis(np.stack([x, y, z, w]), 0, -1)
+
+
+def _least(rotations: Float64, kind: Kind, unit: Unit) -> Float64:
+    """Unit quaternions [..., 4] in the smallest numbers that a form has for them."""
+    upper = _upper_half(rotations, 3)
+    match kind:
+        case "quaternion_xyzw":
+            return upper
+        case "quaternion_wxyz":
+            return np.roll(upper, 1, axis=-1)
+        case "rotation_vector":
+            return _vectors(upper) * (180 / np.pi if unit == "deg" else 1.0)
+        case _:
+            return _through_matrices(upper, kind, unit)
+
+
+def _upper_half(rows: Float64, w: int) -> Float64:
+    """Quaternions [..., 4] or their negatives, so that column `w` is not negative."""
+    return np.where(rows[..., w : w + 1] < 0, -rows, rows)
+
+
+def _vectors(upper: Float64) -> Float64:
+    """Rotation vectors [..., 3] (rad, at most pi long) of unit quaternions [..., 4] with w >= 0."""
+    x, y, z, w = np.moveaxis(upper, -1, 0)
+    sine = np.sqrt(x * x + y * y + z * z)
+    # The limit of angle / sin(angle / 2) at 0 is 2.
+    scale = np.divide(2 * np.arctan2(sine, w), sine, out=np.full_like(sine, 2.0), where=sine > _NO_SINE)
+    return np.moveaxis(np.stack([x * scale, y * scale, z * scale]), 0, -1)
+
+
+def _through_matrices(upper: Float64, kind: Kind, unit: Unit) -> Float64:
+    from scipy.spatial.transform import Rotation
+
+    rows = upper.reshape(-1, 4)
+    finite = np.isfinite(rows).all(axis=1)
+    result = np.full((len(rows), ROTATION_WIDTHS[kind]), np.nan)
+    result[finite] = _write(Rotation.from_quat(rows[finite]), kind, unit)
+    return result.reshape(*upper.shape[:-1], -1)
 
 
 def _read(values: Float64, kind: Kind, unit: Unit) -> Rotation:
@@ -131,47 +223,7 @@ def _angles(matrices: Float64) -> Float64:
     m = matrices
     level = np.hypot(m[:, 0, 0], m[:, 1, 0])
     pitch = np.arctan2(-m[:, 2, 0], level)
-    locked = level < _LOCK
+    locked = level < LOCK
     roll = np.where(locked, np.arctan2(np.sign(pitch) * m[:, 0, 1], m[:, 1, 1]), np.arctan2(m[:, 2, 1], m[:, 2, 2]))
     yaw = np.where(locked, 0.0, np.arctan2(m[:, 1, 0], m[:, 0, 0]))
     return np.stack([roll, pitch, yaw], axis=1)
-
-
-def _same_side(quaternions: Float64, previous: Float64) -> Float64:
-    """Flip signs so that no two consecutive quaternions have a negative dot product."""
-    chain = np.concatenate([previous[None], quaternions])
-    flips = np.where(np.sum(chain[1:] * chain[:-1], axis=1) < 0, -1.0, 1.0)
-    return quaternions * np.cumprod(flips)[:, None]
-
-
-def _nearest_vectors(vectors: Float64, previous: Float64) -> Float64:
-    """Add whole turns (rad) about each vector's own axis."""
-    nearest = vectors.copy()
-    for k, vector in enumerate(vectors):
-        angle = float(np.linalg.norm(vector))
-        along = vector if angle > _NO_AXIS else previous
-        axis = along / max(float(np.linalg.norm(along)), _NO_AXIS)
-        if turns := round((float(axis @ previous) - angle) / _TURN):
-            nearest[k] = vector + turns * _TURN * axis
-        previous = nearest[k]
-    return nearest
-
-
-def _nearest_angles(angles: Float64, previous: Float64) -> Float64:
-    """Add whole turns (rad) to roll, pitch and yaw, and take the pitch over the top where that is nearer."""
-    nearest = angles.copy()
-    for k, given in enumerate(angles):
-        rpy = _at_lock(given, previous) if abs(np.cos(given[1])) < _LOCK else given
-        over = np.array([rpy[0] + np.pi, np.pi - rpy[1], rpy[2] + np.pi])
-        ways = [way + _TURN * np.round((previous - way) / _TURN) for way in (rpy, over)]
-        nearest[k] = min(ways, key=lambda way: float(np.abs(way - previous).sum()))
-        previous = nearest[k]
-    return nearest
-
-
-def _at_lock(rpy: Float64, previous: Float64) -> Float64:
-    """Share out between roll and yaw, half each, what they together turned since `previous`."""
-    side = np.sign(np.sin(rpy[1]))
-    turned = (rpy[0] - side * rpy[2]) - (previous[0] - side * previous[2])
-    half = (turned - _TURN * np.round(turned / _TURN)) / 2
-    return np.array([previous[0] + half, rpy[1], previous[2] - side * half])

@@ -1,27 +1,31 @@
 """Exact statistics of state and of the action chunk as a model sees it, in float64 and bounded memory.
 
 Frame t of an episode with L frames has the chunk `action[min(t + h, L - 1)] - state[t]` for h = 0 .. horizon - 1 (the state is
-subtracted in masked dimensions only). All frames x horizon rows count, repeated ends too, as they do in training.
+subtracted in masked dimensions only, and rotations are composed: see `vla_ops.norm_stats.chunk_values`). All frames x horizon rows
+count, repeated ends too, as they do in training.
 
-One dimension is one column, read once in blocks of frames: moments about a value near the median, so that nothing cancels, and
-only the values beyond two pivots are kept. The pivots come from a random sample and lie a little inside the ranks looked for, so
-that the tails hold q01 and q99, which are then selected exactly. Counts prove it; should a pivot have missed, the column is read
-again with wider ones. The sample thus decides how long it takes, never the result.
+One dimension is one column, read once in blocks of frames (those of a rotation together): moments about a value near the median, so
+that nothing cancels, and only the values beyond two pivots are kept. The pivots come from a random sample and lie a little inside
+the ranks looked for, so that the tails hold q01 and q99, which are then selected exactly. Counts prove it; should a pivot have
+missed, the column is read again with wider ones. The sample thus decides how long it takes, never the result.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
-from vla_ops.errors import DatasetError, SchemaMismatchError
+from vla_ops.episodes.rotations import check_rotations
+from vla_ops.errors import DatasetError, RecordingError, SchemaMismatchError
+from vla_ops.norm_stats.chunk_values import ChunkValues, Floats, RotationValues, SingleValues
+from vla_ops.robot import RotationGroup
 
-type Floats = npt.NDArray[np.float32 | np.float64]
 type Column = npt.NDArray[np.float64]
 
 
@@ -68,24 +72,55 @@ def chunk_norm_stats(
     *,
     horizon: int,
     delta_mask: Sequence[bool],
+    delta_rotations: Sequence[RotationGroup] = (),
     state_names: Sequence[str] | None = None,
     action_names: Sequence[str] | None = None,
     effort: Effort = Effort(),
 ) -> ChunkStats:
     """Return the statistics of `states` [N, d] and of the chunks of `actions` [N, a] of episodes with `lengths` (sum N).
 
-    Raise SchemaMismatchError for shapes that do not fit each other and DatasetError for no frames, NaN and Inf.
+    Raise SchemaMismatchError for shapes that do not fit each other and DatasetError for no frames, NaN and Inf, and numbers in
+    `delta_rotations` that are no rotation.
     """
     last = np.cumsum(np.asarray(lengths, dtype=np.int64)) - 1
     _check_shapes(states, actions, lengths, horizon=horizon, delta_mask=delta_mask)
     _refuse_nonfinite(states, last, vector="state", names=state_names)
     _refuse_nonfinite(actions, last, vector="action", names=action_names)
-    state_columns = [_Chunks(states[:, k], None, last, 1) for k in range(states.shape[1])]
-    action_columns = [_Chunks(actions[:, k], states[:, k] if delta else None, last, horizon) for k, delta in enumerate(delta_mask)]
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(action_columns))) as threads:
-        state = list(threads.map(lambda column: _column_stats(column, effort), state_columns))
-        chunk = list(threads.map(lambda column: _column_stats(column, effort), action_columns))
+    for group in delta_rotations:
+        if not all(delta_mask[group.start : group.stop]):
+            raise SchemaMismatchError("a rotation is delta-encoded in part", dimension=group.start, found=group, expected="all or none")
+        _refuse_no_rotation(states, group, vector="state", names=state_names)
+        _refuse_no_rotation(actions, group, vector="action", names=action_names)
+    state_values = [SingleValues(states[:, k], None, last, 1) for k in range(states.shape[1])]
+    chunk_values = _chunk_values(states, actions, last, horizon=horizon, delta_mask=delta_mask, delta_rotations=delta_rotations)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(chunk_values))) as threads:
+        state = list(chain.from_iterable(threads.map(lambda values: _column_stats(values, effort), state_values)))
+        chunk = list(chain.from_iterable(threads.map(lambda values: _column_stats(values, effort), chunk_values)))
     return ChunkStats(_stack(state, len(states)), _stack(chunk, len(states) * horizon))
+
+
+def _chunk_values(
+    states: Floats,
+    actions: Floats,
+    last: npt.NDArray[np.int64],
+    *,
+    horizon: int,
+    delta_mask: Sequence[bool],
+    delta_rotations: Sequence[RotationGroup],
+) -> list[ChunkValues]:
+    """The values of all action dimensions in order, those of a rotation together."""
+    groups = {group.start: group for group in delta_rotations}
+    values: list[ChunkValues] = []
+    k = 0
+    while k < actions.shape[1]:
+        group = groups.get(k)
+        if group is not None:
+            place = slice(group.start, group.stop)
+            values.append(RotationValues(actions[:, place], states[:, place], group, last, horizon))
+        else:
+            values.append(SingleValues(actions[:, k], states[:, k] if delta_mask[k] else None, last, horizon))
+        k += values[-1].width
+    return values
 
 
 def _check_shapes(
@@ -125,43 +160,15 @@ def _refuse_nonfinite(values: Floats, last: npt.NDArray[np.int64], *, vector: st
     )
 
 
-@dataclass(frozen=True)
-class _Chunks:
-    """All chunk values of one dimension: frames x horizon of them, made a block at a time."""
-
-    target: Floats
-    # What is subtracted from a frame's whole chunk; None for absolute dimensions and for the state.
-    reference: Floats | None
-    # Index of each episode's last frame.
-    last: npt.NDArray[np.int64]
-    horizon: int
-
-    @property
-    def count(self) -> int:
-        return len(self.target) * self.horizon
-
-    def blocks(self, frames: int) -> Iterator[Column]:
-        """Yield every value once. The array yielded is reused: copy what is kept."""
-        for low in range(0, len(self.target), frames):
-            high = min(low + frames, len(self.target))
-            ahead = self.target[low : high + self.horizon - 1].astype(np.float64)
-            base = np.zeros(high - low) if self.reference is None else self.reference[low:high].astype(np.float64)
-            ends = self.last[slice(*np.searchsorted(self.last, (low, low + len(ahead))))] - low
-            held = ahead[ends]
-            values = np.empty(high - low)
-            for _ in range(self.horizon):
-                yield np.subtract(ahead[: high - low], base, out=values)
-                # One step further: every frame sees its successor's value, but an episode's last frame keeps its own.
-                ahead[:-1] = ahead[1:]
-                ahead[ends] = held
-
-    def sample(self, size: int, seed: int) -> Column:
-        """Return `size` values drawn at random, with replacement."""
-        rng = np.random.default_rng(seed)
-        frame = rng.integers(len(self.target), size=size)
-        step = frame + rng.integers(self.horizon, size=size)
-        values = self.target[np.minimum(step, self.last[np.searchsorted(self.last, frame)])].astype(np.float64)
-        return values if self.reference is None else values - self.reference[frame]
+def _refuse_no_rotation(values: Floats, group: RotationGroup, *, vector: str, names: Sequence[str] | None) -> None:
+    dimensions = range(group.start, group.stop)
+    try:
+        called = [names[k] if names else str(k) for k in dimensions]
+        check_rotations(values[:, dimensions].astype(np.float64), group.kind, called, vector)
+    except RecordingError as error:
+        raise DatasetError(
+            f"{error.what}: their deltas cannot be composed", found=error.found, expected=error.expected, todo=error.todo, **error.where
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -183,27 +190,30 @@ class _Pivots:
     centre: float
 
 
-def _column_stats(chunks: _Chunks, effort: Effort, attempt: int = 0) -> _ColumnStats:
+def _column_stats(chunks: ChunkValues, effort: Effort, attempt: int = 0) -> list[_ColumnStats]:
+    """The statistics of each dimension of `chunks`, in order."""
     # Integer arithmetic: 0.99 * count in floats can round across a rank.
     rank01 = -(-chunks.count // 100)
     rank99_from_top = chunks.count + (-99 * chunks.count // 100) + 1
-    scan = _scan(chunks, _pivots(chunks, effort, attempt), effort.block_frames)
-    q01 = scan.low.smallest(rank01)
-    negated_q99 = scan.high.smallest(rank99_from_top)
-    if q01 is None or negated_q99 is None:
-        return _column_stats(chunks, effort, attempt + 1)
-    return scan.stats(q01, -negated_q99)
+    found = []
+    for scan in _scan(chunks, _pivots(chunks, effort, attempt), effort.block_frames):
+        q01 = scan.low.smallest(rank01)
+        negated_q99 = scan.high.smallest(rank99_from_top)
+        if q01 is None or negated_q99 is None:
+            return _column_stats(chunks, effort, attempt + 1)
+        found.append(scan.stats(q01, -negated_q99))
+    return found
 
 
-def _pivots(chunks: _Chunks, effort: Effort, attempt: int) -> _Pivots:
+def _pivots(chunks: ChunkValues, effort: Effort, attempt: int) -> list[_Pivots]:
     size = min(effort.sample, chunks.count)
-    values = chunks.sample(size, seed=attempt)
     margin = effort.margin_sigmas * 8**attempt * (np.sqrt(0.01 * 0.99 / size) + 1 / size)
     inside = int((0.01 + margin) * size)
+    columns = chunks.sample(size, seed=attempt)
     if inside >= size:
-        return _Pivots(np.inf, -np.inf, float(values[0]))
-    order = np.partition(values, sorted({inside, size // 2, size - 1 - inside}))
-    return _Pivots(float(order[inside]), float(order[size - 1 - inside]), float(order[size // 2]))
+        return [_Pivots(np.inf, -np.inf, float(column[0])) for column in columns]
+    orders = [np.partition(column, sorted({inside, size // 2, size - 1 - inside})) for column in columns]
+    return [_Pivots(float(order[inside]), float(order[size - 1 - inside]), float(order[size // 2])) for order in orders]
 
 
 @dataclass(frozen=True)
@@ -221,53 +231,56 @@ class _Tail:
         return self.pivot if rank <= self.beyond.size + self.at_pivot else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Scan:
-    """What one reading of a column gives. `high` is the tail of the negated column."""
+    """What has been read of a column. `high` is the tail of the negated column."""
 
-    centre: float
+    pivots: _Pivots
     # Sums of (x - centre) and of its square.
-    total: float
-    squares: float
-    min: float
-    max: float
-    count: int
-    low: _Tail
-    high: _Tail
+    total: float = 0.0
+    squares: float = 0.0
+    min: float = np.inf
+    max: float = -np.inf
+    count: int = 0
+    below: list[Column] = field(default_factory=list)
+    above: list[Column] = field(default_factory=list)
+    at_low: int = 0
+    at_high: int = 0
+
+    def add(self, values: Column) -> None:
+        """Read `values`, and overwrite them."""
+        pivots = self.pivots
+        self.count += values.size
+        self.min, self.max = min(self.min, float(values.min())), max(self.max, float(values.max()))
+        self.below.append(values[values < pivots.low])
+        self.above.append(-values[values > pivots.high])
+        self.at_low += np.count_nonzero(values == pivots.low)
+        self.at_high += np.count_nonzero(values == pivots.high)
+        np.subtract(values, pivots.centre, out=values)
+        self.total += float(values.sum())
+        self.squares += float(np.square(values, out=values).sum())
+
+    @property
+    def low(self) -> _Tail:
+        return _Tail(self.pivots.low, np.concatenate(self.below), self.at_low)
+
+    @property
+    def high(self) -> _Tail:
+        return _Tail(-self.pivots.high, np.concatenate(self.above), self.at_high)
 
     def stats(self, q01: float, q99: float) -> _ColumnStats:
         shift = self.total / self.count
         # The centre is within one std of the mean, so at most one bit cancels.
         std = float(np.sqrt(max(self.squares / self.count - shift * shift, 0.0)))
-        return _ColumnStats(self.centre + shift, std, q01, q99, self.min, self.max, self.count)
+        return _ColumnStats(self.pivots.centre + shift, std, q01, q99, self.min, self.max, self.count)
 
 
-def _scan(chunks: _Chunks, pivots: _Pivots, block_frames: int) -> _Scan:
-    below: list[Column] = []
-    above: list[Column] = []
-    at_low = at_high = seen = 0
-    total = squares = 0.0
-    low, high = np.inf, -np.inf
-    for values in chunks.blocks(block_frames):
-        seen += values.size
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-        below.append(values[values < pivots.low])
-        above.append(-values[values > pivots.high])
-        at_low += np.count_nonzero(values == pivots.low)
-        at_high += np.count_nonzero(values == pivots.high)
-        np.subtract(values, pivots.centre, out=values)
-        total += float(values.sum())
-        squares += float(np.square(values, out=values).sum())
-    return _Scan(
-        centre=pivots.centre,
-        total=total,
-        squares=squares,
-        min=low,
-        max=high,
-        count=seen,
-        low=_Tail(pivots.low, np.concatenate(below), at_low),
-        high=_Tail(-pivots.high, np.concatenate(above), at_high),
-    )
+def _scan(chunks: ChunkValues, pivots: Sequence[_Pivots], block_frames: int) -> list[_Scan]:
+    scans = [_Scan(each) for each in pivots]
+    for block in chunks.blocks(block_frames):
+        for scan, values in zip(scans, block, strict=True):
+            scan.add(values)
+    return scans
 
 
 def _stack(columns: Sequence[_ColumnStats], expected: int) -> VectorStats:

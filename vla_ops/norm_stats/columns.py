@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vla_ops.datasets.lerobot_version import HELD_OUT, VERSION_FILE
 from vla_ops.errors import DatasetError, SchemaMismatchError
-from vla_ops.norm_stats.chunks import Floats
+from vla_ops.norm_stats.chunk_values import Floats
+from vla_ops.recordings.lerobot_index import flat_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +28,7 @@ _KNOWN = ("v2.1", "v3.0")
 
 @dataclass(frozen=True)
 class DatasetColumns:
-    """State [N, d] and action [N, a] of all frames in dataset order, and where they are from."""
+    """State [N, d] and action [N, a] of all frames that trainings read, in dataset order, and where they are from."""
 
     states: Floats
     actions: Floats
@@ -35,10 +37,12 @@ class DatasetColumns:
     robot: str
     # The version its writer gave the dataset; for a dataset from elsewhere a digest of these columns.
     version: str
+    # How many episodes are left out because they are for validation.
+    held_out: int = 0
 
 
 def read_columns(folder: Path, *, state_names: Sequence[str], action_names: Sequence[str]) -> DatasetColumns:
-    """Read the columns of the dataset in `folder`, whose vectors must have these names.
+    """Read the columns of the dataset in `folder`, whose vectors must have these names, without the episodes it holds out.
 
     Raise DatasetError for a folder that is not a whole dataset and SchemaMismatchError for other names or widths.
     """
@@ -55,10 +59,12 @@ def read_columns(folder: Path, *, state_names: Sequence[str], action_names: Sequ
             expected=f"{info['total_frames']} frames",
             todo="The copy is not complete, or the dataset is empty: copy or write it again.",
         )
-    rows = _read(files, frames, state_width=len(state_names), action_width=len(action_names))
-    lengths = _lengths(folder, rows.episodes, expected=info["total_episodes"])
-    version = _given_version(folder) or _digest(rows.states, rows.actions, lengths)
-    return DatasetColumns(rows.states, rows.actions, lengths, robot=info.get("robot_type") or "unknown", version=version)
+    given = _Given.of(folder)
+    rows = _read(files, frames, state_width=len(state_names), action_width=len(action_names), held_out=given.held_out)
+    lengths = _lengths(folder, rows.episodes, expected=info["total_episodes"], held_out=given.held_out)
+    version = given.version or _digest(rows.states, rows.actions, lengths)
+    robot = info.get("robot_type") or "unknown"
+    return DatasetColumns(rows.states, rows.actions, lengths, robot=robot, version=version, held_out=len(given.held_out))
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
@@ -80,14 +86,18 @@ def _check_feature(folder: Path, info: dict[str, Any], *, feature: str, names: S
     if feature not in info["features"]:
         raise DatasetError("the dataset has no such feature", file=folder, stream=feature, found=sorted(info["features"]))
     found = info["features"][feature]
-    shape, written = found.get("shape"), _flat_names(found.get("names"))
+    shape, written = found.get("shape"), flat_names(found.get("names"))
     if shape != [len(names)]:
         raise SchemaMismatchError(
             "dataset and robot spec differ in width", file=folder, stream=feature, found=shape, expected=f"[{len(names)}]: {list(names)}"
         )
     if written and len(written) != len(names):
         raise SchemaMismatchError(
-            "the dataset names another number of dimensions than it has", file=folder, stream=feature, found=written, expected=list(names)
+            "the dataset names another number of dimensions than it has",
+            file=folder,
+            stream=feature,
+            found=list(written),
+            expected=list(names),
         )
     # Some datasets name nothing.
     for k, (there, here) in enumerate(zip(written or names, names, strict=True)):
@@ -101,15 +111,6 @@ def _check_feature(folder: Path, info: dict[str, Any], *, feature: str, names: S
                 expected=f"{here} as in the spec",
                 todo="Convert the recordings again with the present spec, or put the names back.",
             )
-
-
-def _flat_names(names: object) -> list[str]:
-    """Names as datasets in the wild have them: a list, one list under a key, a list in a list; empty where there are none."""
-    if isinstance(names, dict):
-        names = list(names.values())
-    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list):
-        names = names[0]
-    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _numbers(path: Path) -> list[int]:
@@ -131,30 +132,37 @@ def _count_rows(files: Sequence[Path]) -> int:
 
 @dataclass(frozen=True)
 class _Rows:
+    """`episodes` is of all frames, the vectors of those that are not held out."""
+
     states: Floats
     actions: Floats
     episodes: npt.NDArray[np.int64]
 
 
-def _read(files: Sequence[Path], frames: int, *, state_width: int, action_width: int) -> _Rows:
+def _read(files: Sequence[Path], frames: int, *, state_width: int, action_width: int, held_out: Sequence[int]) -> _Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     # Float32 is what LeRobot's vectors are and what the model reads; a recorder's float64 columns are read as what they become.
     rows = _Rows(np.empty((frames, state_width), np.float32), np.empty((frames, action_width), np.float32), np.empty(frames, np.int64))
-    row = 0
+    row = kept = 0
     for path in files:
         try:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=[STATE, ACTION, EPISODE]):
-                    place = slice(row, row + len(batch))
-                    rows.states[place] = _matrix(batch[STATE], path, STATE, width=state_width)
-                    rows.actions[place] = _matrix(batch[ACTION], path, ACTION, width=action_width)
-                    rows.episodes[place] = _vector(batch[EPISODE], path, EPISODE)
+                    states = _matrix(batch[STATE], path, STATE, width=state_width)
+                    actions = _matrix(batch[ACTION], path, ACTION, width=action_width)
+                    episodes = _vector(batch[EPISODE], path, EPISODE)
+                    rows.episodes[row : row + len(batch)] = episodes
                     row += len(batch)
+                    if held_out:
+                        read = ~np.isin(episodes, held_out)
+                        states, actions = states[read], actions[read]
+                    rows.states[kept : kept + len(states)], rows.actions[kept : kept + len(states)] = states, actions
+                    kept += len(states)
         except (pa.ArrowException, KeyError, OSError) as error:
             raise DatasetError("a data file cannot be read", file=path, found=str(error)) from error
-    return rows
+    return _Rows(rows.states[:kept], rows.actions[:kept], rows.episodes)
 
 
 def _matrix(column: pa.Array, path: Path, name: str, *, width: int) -> npt.NDArray[Any]:
@@ -179,8 +187,8 @@ def _vector(column: pa.Array, path: Path, name: str) -> npt.NDArray[Any]:
     return np.from_dlpack(column)
 
 
-def _lengths(folder: Path, episodes: npt.NDArray[np.int64], *, expected: int) -> npt.NDArray[np.int64]:
-    """Frames of each run of equal episode_index, which must be one run an episode."""
+def _lengths(folder: Path, episodes: npt.NDArray[np.int64], *, expected: int, held_out: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Frames of each run of equal episode_index that is not held out; there must be one run an episode."""
     starts = np.flatnonzero(np.diff(episodes, prepend=episodes[0] - 1))
     numbers, runs = np.unique(episodes[starts], return_counts=True)
     if runs.max() > 1:
@@ -193,18 +201,30 @@ def _lengths(folder: Path, episodes: npt.NDArray[np.int64], *, expected: int) ->
         )
     if len(starts) != expected:
         raise DatasetError("data files and info.json differ in episodes", file=folder, found=len(starts), expected=expected)
-    return np.diff(starts, append=len(episodes))
+    missing = set(held_out) - set(numbers.tolist())
+    if missing or len(held_out) == len(starts):
+        found = f"no episode {min(missing)}" if missing else f"all {len(starts)} episodes held out"
+        raise DatasetError("what the dataset holds out for validation does not fit it", file=folder / VERSION_FILE, found=found)
+    return np.diff(starts, append=len(episodes))[~np.isin(episodes[starts], held_out)]
 
 
-def _given_version(folder: Path) -> str | None:
-    """The version in meta/vla_ops.json, which only datasets written here have."""
-    path = folder / "meta" / "vla_ops.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["version"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError("vla_ops.json cannot be read", file=path, found=repr(error)) from error
+@dataclass(frozen=True)
+class _Given:
+    """What meta/vla_ops.json says, which only datasets written here have: the version, and the indices of episodes for validation."""
+
+    version: str | None = None
+    held_out: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path) -> _Given:
+        path = folder / VERSION_FILE
+        try:
+            given = json.loads(path.read_text(encoding="utf-8"))
+            return cls(str(given["version"]), tuple(map(int, given.get(HELD_OUT, ()))))
+        except FileNotFoundError:
+            return cls()
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError("vla_ops.json cannot be read", file=path, found=repr(error)) from error
 
 
 def _digest(*columns: npt.NDArray[Any]) -> str:

@@ -1,15 +1,16 @@
 """openpi's norm_stats.json from a LeRobot dataset's number columns, with what it was made from beside it.
 
 `<root>/<version>/norm_stats.json` holds mean, std, q01 and q99 of the state and of the action chunk as the model sees it, and is
-read by openpi as it is. `norm_stats.meta.json` beside it names every dimension, its unit, whether it is delta-encoded, what was
-measured, and what is written instead where a spread is too small to divide by (see `vla_ops.norm_stats.narrow`).
+read by openpi as it is. `norm_stats.meta.json` beside it names every dimension, its unit, whether it is delta-encoded (and for a
+rotation, whether composed or subtracted), what was measured, and what is written instead where a spread is too small to divide by
+(see `vla_ops.norm_stats.narrow`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +18,11 @@ import numpy as np
 
 from vla_ops.errors import StatsMismatchError, StoreError, VlaOpsError
 from vla_ops.files import replacing, sweep
+from vla_ops.norm_stats.aloha import action_dims_in_pi, action_to_pi, state_to_pi
 from vla_ops.norm_stats.chunks import VectorStats, chunk_norm_stats
 from vla_ops.norm_stats.columns import read_columns
 from vla_ops.norm_stats.narrow import NarrowDimension, find_narrow
-from vla_ops.robot import Dimension, RobotSpec, fingerprint
+from vla_ops.robot import Dimension, RobotSpec, RotationGroup, fingerprint, rotation_groups
 
 # Raise when the same dataset and spec would now give other numbers, floors of narrow dimensions included.
 STATS_VERSION = 1
@@ -41,26 +43,51 @@ class Provenance:
     delta_mask: tuple[bool, ...]
     state_dims: tuple[Dimension, ...]
     action_dims: tuple[Dimension, ...]
+    # None where no rotation is delta-encoded.
+    rotation_delta: Literal["composed", "subtracted"] | None = None
+    # Whether all numbers are in the space of pi0's base checkpoints, and so are the units (see `vla_ops.norm_stats.aloha`).
+    adapt_to_pi: bool = False
     stats_version: int = STATS_VERSION
 
     @classmethod
     def of(cls, spec: RobotSpec, *, robot: str, dataset_version: str) -> Provenance:
         """The provenance that stats of this robot's dataset have."""
+        asked = spec.norm_stats
+        action_dims = action_dims_in_pi(spec.action_dims) if asked.adapt_to_pi else spec.action_dims
+        turns = any(spec.delta_mask[group.start] for group in rotation_groups(spec.action_dims))
         return cls(
             robot=robot,
             dataset_version=dataset_version,
-            horizon=spec.norm_stats.action_horizon,
-            action_space=spec.norm_stats.action_space,
+            horizon=asked.action_horizon,
+            action_space=asked.action_space,
             delta_mask=spec.delta_mask,
-            state_dims=tuple(replace(dim, limits=None) for dim in spec.state_dims),
-            action_dims=tuple(replace(dim, limits=None) for dim in spec.action_dims),
+            state_dims=tuple(Dimension(dim.name, dim.unit, dim.kind) for dim in spec.state_dims),
+            action_dims=tuple(Dimension(dim.name, dim.unit, dim.kind) for dim in action_dims),
+            rotation_delta=asked.rotation_delta if turns else None,
+            adapt_to_pi=asked.adapt_to_pi,
         )
 
     @property
+    def delta_rotations(self) -> tuple[RotationGroup, ...]:
+        """The rotations of the action whose delta is composed with the state's."""
+        groups = rotation_groups(self.action_dims) if self.rotation_delta == "composed" else ()
+        return tuple(group for group in groups if self.delta_mask[group.start])
+
+    @property
+    def deltas(self) -> tuple[Literal["no", "yes", "composed", "subtracted"], ...]:
+        """Of each action dimension whether it is delta-encoded, and of rotations in which way."""
+        turning = {k for group in rotation_groups(self.action_dims) for k in range(group.start, group.stop)}
+        way = self.rotation_delta or "yes"
+        return tuple("no" if not delta else way if k in turning else "yes" for k, delta in enumerate(self.delta_mask))
+
+    @property
     def version(self) -> str:
-        """Changes when the dataset, the delta mask, the horizon, or a dimension's name or unit changes."""
+        """Changes when the dataset, the delta mask, the horizon, or a dimension's name or unit changes, and how its delta is formed."""
         dims = [[[dim.name, dim.unit] for dim in vector] for vector in (self.state_dims, self.action_dims)]
         made_from = [self.robot, self.dataset_version, self.horizon, self.action_space, self.delta_mask, dims]
+        # Only where they change a number: other robots' stats keep their versions.
+        made_from += [["composed", [astuple(group) for group in self.delta_rotations]]] if self.delta_rotations else []
+        made_from += ["adapt_to_pi"] if self.adapt_to_pi else []
         return fingerprint({"norm_stats": self.stats_version, "made_from": made_from})
 
 
@@ -72,6 +99,8 @@ class NormStats:
     # Of the chunk, after the delta transform.
     actions: VectorStats
     provenance: Provenance
+    # Episodes of the dataset that were left out because they are for validation.
+    held_out: int = 0
 
     @property
     def version(self) -> str:
@@ -80,7 +109,7 @@ class NormStats:
 
     @property
     def frames(self) -> int:
-        """Frames of the dataset: `actions.count` is frames x horizon."""
+        """Frames of the dataset that trainings read: `actions.count` is frames x horizon."""
         return self.state.count
 
 
@@ -93,20 +122,22 @@ def compute_norm_stats(dataset_folder: Path, *, spec: RobotSpec) -> NormStats:
     state_names, action_names = [dim.name for dim in spec.state_dims], [dim.name for dim in spec.action_dims]
     columns = read_columns(dataset_folder, state_names=state_names, action_names=action_names)
     provenance = Provenance.of(spec, robot=columns.robot, dataset_version=columns.version)
+    turned = provenance.adapt_to_pi
     try:
         stats = chunk_norm_stats(
-            columns.states,
-            columns.actions,
+            state_to_pi(columns.states) if turned else columns.states,
+            action_to_pi(columns.actions) if turned else columns.actions,
             columns.lengths,
             horizon=provenance.horizon,
             delta_mask=provenance.delta_mask,
+            delta_rotations=provenance.delta_rotations,
             state_names=state_names,
             action_names=action_names,
         )
     except VlaOpsError as error:
         error.at(file=dataset_folder)
         raise
-    return NormStats(stats.state, stats.actions, provenance)
+    return NormStats(stats.state, stats.actions, provenance, columns.held_out)
 
 
 def narrow_dimensions(stats: NormStats) -> list[NarrowDimension]:
@@ -162,24 +193,27 @@ def _meta(stats: NormStats) -> dict[str, Any]:
         "robot": made.robot,
         "dataset_version": made.dataset_version,
         "frames": stats.frames,
+        **({"held_out_episodes": stats.held_out} if stats.held_out else {}),
         "horizon": made.horizon,
         "action_space": made.action_space,
-        "state": _vector_meta(stats.state, made.state_dims, [False] * len(made.state_dims)),
-        "actions": _vector_meta(stats.actions, made.action_dims, made.delta_mask),
+        **({"rotation_delta": made.rotation_delta} if made.rotation_delta else {}),
+        **({"adapt_to_pi": True} if made.adapt_to_pi else {}),
+        "state": _vector_meta(stats.state, made.state_dims, ["no"] * len(made.state_dims)),
+        "actions": _vector_meta(stats.actions, made.action_dims, made.deltas),
         "narrow": [{**asdict(narrow), "widened": narrow.widened, "treatment": narrow.treatment} for narrow in narrow_dimensions(stats)],
     }
 
 
-def _vector_meta(measured: VectorStats, dims: Sequence[Dimension], delta_mask: Sequence[bool]) -> dict[str, Any]:
+def _vector_meta(measured: VectorStats, dims: Sequence[Dimension], deltas: Sequence[str]) -> dict[str, Any]:
     rows = [
         {
             "name": dim.name,
             "unit": dim.unit,
             "kind": dim.kind,
-            "delta": delta,
+            "delta": {"no": False, "yes": True}.get(delta, delta),
             "measured": {name: float(getattr(measured, name)[k]) for name in _MEASURED},
         }
-        for k, (dim, delta) in enumerate(zip(dims, delta_mask, strict=True))
+        for k, (dim, delta) in enumerate(zip(dims, deltas, strict=True))
     ]
     return {"count": measured.count, "dimensions": rows}
 
@@ -229,12 +263,14 @@ def _from_meta(meta: dict[str, Any]) -> NormStats:
         dataset_version=meta["dataset_version"],
         horizon=meta["horizon"],
         action_space=meta["action_space"],
-        delta_mask=tuple(row["delta"] for row in rows["actions"]),
+        delta_mask=tuple(bool(row["delta"]) for row in rows["actions"]),
         state_dims=dims["state"],
         action_dims=dims["actions"],
+        rotation_delta=meta.get("rotation_delta"),
+        adapt_to_pi=meta.get("adapt_to_pi", False),
         stats_version=meta["stats_version"],
     )
-    return NormStats(measured["state"], measured["actions"], provenance)
+    return NormStats(measured["state"], measured["actions"], provenance, meta.get("held_out_episodes", 0))
 
 
 def check_fits(stats: NormStats, spec: RobotSpec, *, robot: str | None = None, dataset_version: str | None = None) -> None:
@@ -259,6 +295,8 @@ def _facts(made: Provenance) -> Iterator[tuple[str, object]]:
     yield "dataset", made.dataset_version
     yield "action space", made.action_space
     yield "horizon", made.horizon
+    yield "adapt_to_pi", made.adapt_to_pi
+    yield "rotation delta", made.rotation_delta
     for vector, dims in (("state", made.state_dims), ("action", made.action_dims)):
         yield f"{vector} width", len(dims)
         yield f"{vector} names", [dim.name for dim in dims]

@@ -17,7 +17,7 @@ def stats_rows(stats: NormStats) -> list[dict[str, Any]]:
     for vector, values, dims in (("state", stats.state, made.state_dims), ("actions", stats.actions, made.action_dims)):
         for k, dim in enumerate(dims):
             row: dict[str, Any] = {"vector": vector, "dimension": dim.name, "unit": dim.unit}
-            row["delta"] = "yes" if vector == "actions" and made.delta_mask[k] else "no"
+            row["delta"] = made.deltas[k] if vector == "actions" else "no"
             row |= {name: float(f"{getattr(values, name)[k]:.6g}") for name in ("mean", "std", "q01", "q99", "min", "max")}
             rows.append(row | {"widened": "yes" if (vector, dim.name) in widened else "no"})
     return rows
@@ -29,5 +29,7 @@ def render(stats: NormStats) -> str:
     widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     made = stats.provenance
-    head = f"{stats.frames:,} frames x horizon {made.horizon} = {stats.actions.count:,} actions, {made.action_space}"
+    spaces = [made.action_space, *([f"rotations {made.rotation_delta}"] if made.rotation_delta else [])]
+    spaces += ["adapted to pi"] if made.adapt_to_pi else []
+    head = f"{stats.frames:,} frames x horizon {made.horizon} = {stats.actions.count:,} actions, {', '.join(spaces)}"
     return "\n".join([head, *lines, *(f"NARROW {narrow}" for narrow in narrow_dimensions(stats))])

@@ -24,17 +24,39 @@ class VideoSpec(Strict):
     """SVT-AV1 speed preset; LeRobot's default. H.264 always uses `veryfast`."""
 
 
+class RldsSpec(Strict):
+    """The images and the action chunk of the RLDS dataset."""
+
+    image_size: int = Field(default=256, ge=16, le=2048)
+    """Width and height of the images, in pixels."""
+    resize: Literal["stretch", "pad"] = "stretch"
+    """To a square whatever the aspect, as OpenVLA-OFT's own datasets are, or with black bars."""
+    quality: int = Field(default=95, ge=1, le=100)
+    """JPEG quality."""
+    chunk_steps: int | None = Field(default=None, ge=1)
+    """Actions that OpenVLA-OFT predicts at once. Default: one second of them."""
+
+
 class DatasetSpec(Strict):
     """The dataset made from the episodes."""
 
     repo_id: str
     """Name on the Hugging Face Hub, `owner/name`; also the dataset's name locally."""
-    formats: list[Literal["lerobot_v3.0"]] = Field(default=["lerobot_v3.0"])
-    """Which views to make."""
+    formats: list[Literal["lerobot_v3.0", "lerobot_v2.1", "rlds"]] = Field(default=["lerobot_v3.0"])
+    """Which formats to make. `lerobot_v3.0` is always among them: the others are views of it."""
     video: VideoSpec = VideoSpec()
     """Video settings."""
+    rlds: RldsSpec = RldsSpec()
+    """Settings of the format `rlds`."""
     licence: str = "other"
     """Licence in the dataset card, as an SPDX id or `other`."""
+
+    @field_validator("formats")
+    @classmethod
+    def _has_what_the_others_are_views_of(cls, formats: list[str]) -> list[str]:
+        if "lerobot_v3.0" not in formats:
+            raise ValueError(f"formats {formats}: the others are views of lerobot_v3.0; write [{', '.join(['lerobot_v3.0', *formats])}]")
+        return formats
 
     @field_validator("repo_id")
     @classmethod

@@ -56,7 +56,7 @@ class ChecksSpec(Strict):
     rotations: CheckLevel = "block"
     """Whether a quaternion's w stands where `kind` says."""
     motion: CheckLevel = "warn"
-    """Dimensions that are dead, freeze, saturate, or only jump between two values."""
+    """Dimensions that are dead, freeze, saturate, only jump between two values, or write one orientation in two ways."""
     idle: CheckLevel = "warn"
     """Episodes that begin or end with the robot at rest."""
     cameras: CheckLevel = "block"

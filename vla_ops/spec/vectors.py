@@ -39,7 +39,8 @@ class VectorPart(Strict):
     `rotation_6d` (6 names): the first two columns of the rotation matrix, one after the other.
     """
     written_as: Kind | None = None
-    """Rotations only: the form the dataset has them in, where it is not the recorded one. `names` are then those of this form."""
+    """Rotations only: the form the dataset has them in. `names` are then those of this form. With the recorded form itself, every
+    episode begins on the same side: a tool that points down has two rotation vectors."""
     means: Means = "absolute"
     """Actions only. `absolute`: where to be; `delta`: how far to go from where the robot is; `velocity`: how fast to go.
 

@@ -193,7 +193,16 @@ def test_an_episode_whose_frames_are_not_together_is_refused(tmp_path):
         compute_norm_stats(folder, spec=SPEC)
 
 
-@pytest.mark.parametrize("shape", [lambda names: {"motors": names}, lambda names: [names], lambda names: None])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda names: {"motors": names},
+        lambda names: {"first": names[:1], "others": names[1:]},
+        lambda names: {name: k for k, name in enumerate(names)},
+        lambda names: [names],
+        lambda names: None,
+    ],
+)
 def test_names_are_found_in_every_shape_that_datasets_have_them_in(tmp_path, stats, shape):
     features = {key: {"dtype": "float32", "shape": [3], "names": shape(NAMES)} for key in ("observation.state", "action")}
     folder = write_dataset(tmp_path / "shaped", walk(), walk(1), LENGTHS, names=NAMES, info={"features": features})
