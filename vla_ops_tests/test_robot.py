@@ -151,6 +151,7 @@ def test_what_conversion_reads_makes_episodes_stale(path: str, value: Any) -> No
         ("cameras.cam_high.role", None),
         ("reconvert", {"cron": "0 2 * * *"}),
         ("recordings.uri", "elsewhere"),
+        ("recordings.must_say", {"task_name": "put_cup"}),
     ],
 )
 def test_what_conversion_does_not_read_converts_nothing_again(path: str, value: Any) -> None:
@@ -163,7 +164,7 @@ def test_what_conversion_does_not_read_converts_nothing_again(path: str, value: 
     ("path", "value", "said"),
     [
         ("timeline.rate_hertz", 30, "unknown key 'rate_hertz'; did you mean 'rate_hz'?"),
-        ("recordings.format", "mcapp", "'mcap', 'hdf5' or 'zarr'"),
+        ("recordings.format", "mcapp", "'mcap', 'hdf5', 'zarr' or 'lerobot'"),
         ("cameras.cam_wrist.role", "base", "cam_high and cam_wrist both have role base"),
         ("state.0.names", ["j1", "j2"], "'/arm.position[0:6]' selects 6 columns but there are 2 names"),
         ("state.1.kind", "joint", "'gripper' of source '/eef' looks like a gripper but is not marked"),

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vla_ops.episodes.rotations import continuous, slerp
+from vla_ops.episodes.rotation_continuity import continuous
+from vla_ops.episodes.rotations import slerp
 from vla_ops.errors import AlignmentError
 from vla_ops.recordings.base import Float64, Int64
 from vla_ops.spec import ROTATION_WIDTHS, Kind, Resample, TimelineSpec, Unit
@@ -65,6 +66,10 @@ class Timeline:
     def frames(self) -> int:
         """Number of frames."""
         return len(self.stamps_ns)
+
+    def cut(self, start: int, stop: int) -> Timeline:
+        """Frames start..stop."""
+        return Timeline(self.stamps_ns[start:stop], {name: p.cut(start, stop) for name, p in self.placements.items()})
 
 
 @dataclass(frozen=True)

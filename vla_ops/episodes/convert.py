@@ -16,11 +16,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vla_ops.episodes.align import align
+from vla_ops.curation import Trims
+from vla_ops.episodes.align import Timeline, align
 from vla_ops.episodes.episode import EpisodeSource, write_episode
+from vla_ops.episodes.identity import check_identity, said_by
 from vla_ops.episodes.pictures import write_pictures
 from vla_ops.episodes.read import read_span
 from vla_ops.episodes.store import RECORDING, Episode, EpisodeMeta, RobotStore
+from vla_ops.episodes.trim import kept_frames, made_with
 from vla_ops.errors import AlignmentError, StoreError, VlaOpsError
 from vla_ops.files import replacing
 from vla_ops.recordings import open_recording
@@ -53,6 +56,14 @@ class ConversionJob:
     spec: RobotSpec
     store: Path
     cores: int | None = None
+    # Where the recording itself is, if `path` is a copy.
+    uri: str = ""
+    trims: Trims = field(default_factory=Trims)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what it is converted with."""
+        return made_with(self.spec, self.trims)
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,10 @@ class Conversion:
     quarantined: str | None = None
     # Only in quarantine files, for a defect of ours or of a library.
     traceback: str | None = None
+    # What the recording says of itself, where some of it is usable.
+    says: dict[str, str] = field(default_factory=dict)
+    # What it should have said of itself, where that alone is why it is in quarantine.
+    must_say: dict[str, str] | None = None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Conversion:
@@ -91,7 +106,7 @@ class Conversion:
 def convert_recording(job: ConversionJob, progress: Progress | None = None) -> Conversion:
     """Convert one recording and store its episodes; quarantine what cannot be used. Only StoreError is raised."""
     store, started = RobotStore(job.store), time.monotonic()
-    result = Conversion(job.recording, job.source_version, job.spec.conversion_fingerprint)
+    result = Conversion(job.recording, job.source_version, job.fingerprint)
     try:
         with replacing(store.recording_folder(job.recording)) as work:
             work.mkdir()
@@ -104,6 +119,8 @@ def convert_recording(job: ConversionJob, progress: Progress | None = None) -> C
         raise
     except _NothingUsableError as none:
         result = replace(result, quarantined=none.reason, rejected=none.rejected, notes=none.notes)
+    except _MisplacedError as misplaced:
+        result = replace(result, quarantined=_said(misplaced.error, job), must_say=job.spec.recordings.must_say)
     except VlaOpsError as error:
         result = _blamed(replace(result, quarantined=_said(error, job)), error)
     except Exception as error:  # A damaged file can break a library in ways nobody listed; it must not stop the others.
@@ -160,6 +177,14 @@ class _NothingUsableError(Exception):
         super().__init__(self.reason)
 
 
+class _MisplacedError(Exception):
+    """The recording is not one of those its folder or the YAML says."""
+
+    def __init__(self, error: VlaOpsError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
 @dataclass
 class _Done:
     """How far the conversion of a recording is: `frames` of `expected` camera frames in span number `span` of `spans`."""
@@ -183,6 +208,7 @@ class _RecordingConversion:
         self.kept: list[EpisodeMeta] = []
         self.rejected: list[Rejected] = []
         self.notes: list[str] = []
+        self.says: dict[str, str] = {}
         self.count = 0
         self.done = _Done()
 
@@ -192,6 +218,8 @@ class _RecordingConversion:
             spans = recording.spans()
             if not spans:
                 raise AlignmentError("the recording is empty", found="no episode", expected="at least one")
+            self.says = said_by(recording, spans)
+            self._refuse_misplaced()
             self._refuse_clock_jumps(spans)
             self.notes += recording.notes()
             for k, span in enumerate(spans):
@@ -210,6 +238,7 @@ class _RecordingConversion:
             size=sum(f.stat().st_size for f in self.work.rglob("*") if f.is_file()),
             rejected=self.rejected,
             notes=self.notes,
+            says=self.says,
         )
 
     def draw(self) -> None:
@@ -223,12 +252,35 @@ class _RecordingConversion:
         self.notes += [f"episode {span.name}: {note}" for note in [*streams.notes, *alignment.notes]]
         metadata = dict(recording.metadata())
         self.done.expected = sum(timeline.frames for timeline in alignment.timelines) * max(1, len(streams.cameras))
+        uri = self.job.uri or self.job.path
         for timeline in alignment.timelines:
-            source = EpisodeSource(self.job.recording, self.count, span, streams, timeline, metadata, self.job.source_version)
+            index = self.count
             with self._rejecting(span):
-                folder = self.work / str(self.count)
-                self.kept.append(write_episode(folder, source, self.job.spec, cores=self.job.cores, progress=self._advance))
-            self.count = source.index + 1
+                source = EpisodeSource(
+                    recording=self.job.recording,
+                    index=index,
+                    span=span,
+                    streams=streams,
+                    untrimmed=timeline,
+                    kept=self._kept(timeline, span),
+                    metadata=metadata,
+                    source_version=self.job.source_version,
+                    fingerprint=self.job.fingerprint,
+                    uri=uri,
+                )
+                meta = write_episode(self.work / str(index), source, self.job.spec, cores=self.job.cores, progress=self._advance)
+                self.kept.append(meta)
+            self.count = index + 1
+
+    def _kept(self, timeline: Timeline, span: Span) -> slice:
+        """What curation.yaml keeps of it."""
+        trim = self.job.trims.of(self.count)
+        if trim is None:
+            return slice(0, timeline.frames)
+        kept = kept_frames(timeline, trim, self.job.spec)
+        cut_off = timeline.frames - (kept.stop - kept.start)
+        self.notes.append(f"episode {span.name}: trimmed to {trim}, {cut_off} of {timeline.frames} frames cut off")
+        return kept
 
     def _advance(self, frames: int) -> None:
         self.done.frames += frames
@@ -246,6 +298,12 @@ class _RecordingConversion:
             shutil.rmtree(self.work / str(self.count), ignore_errors=True)
             self.rejected.append(Rejected(self.count, span.name, _said(error.at(episode=span.name), self.job)))
             self.count += 1
+
+    def _refuse_misplaced(self) -> None:
+        try:
+            check_identity(self.says, self.job.recording, self.job.spec.recordings.must_say)
+        except VlaOpsError as error:
+            raise _MisplacedError(error) from error
 
     def _refuse_clock_jumps(self, spans: list[Span]) -> None:
         jumps = [span.clock_jump for span in spans if span.clock_jump]

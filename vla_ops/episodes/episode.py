@@ -19,7 +19,7 @@ from vla_ops.episodes.video import Track, WrittenVideo, write_videos
 from vla_ops.errors import AlignmentError
 from vla_ops.recordings.base import Float64, Span
 from vla_ops.robot import RobotSpec
-from vla_ops.spec import NextState
+from vla_ops.spec import NextState, VectorPart
 
 # Called with the number of camera frames (or frames, without cameras) that are newly done.
 type Progress = Callable[[int], None]
@@ -27,15 +27,33 @@ type Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class EpisodeSource:
-    """Where an episode comes from: `index` counts the episodes of the recording, `timeline` is a stretch of `span`."""
+    """Where an episode comes from: `index` counts the episodes of the recording, `untrimmed` is a stretch of `span`."""
 
     recording: str
     index: int
     span: Span
     streams: SpanStreams
-    timeline: Timeline
+    untrimmed: Timeline
+    # The frames of it that are kept.
+    kept: slice
     metadata: Mapping[str, str]
     source_version: str
+    # Of all that it is converted with.
+    fingerprint: str
+    # Where the recording itself is, which is not where a copy of it was opened.
+    uri: str = ""
+
+    @property
+    def timeline(self) -> Timeline:
+        """What is kept."""
+        return self.untrimmed.cut(self.kept.start, self.kept.stop)
+
+    def vector(self, parts: list[VectorPart]) -> Float64:
+        """The vector made of `parts`, float64 [kept frames, d].
+
+        Cut after it is brought to the whole timeline: the numbers of a rotation depend on all frames before.
+        """
+        return self.streams.vector(parts, self.untrimmed.placements)[self.kept]
 
 
 @dataclass(frozen=True)
@@ -57,7 +75,7 @@ def write_episode(
     vectors = _vectors(source, spec)
     report = _judge_numbers(source, vectors, spec)
     report.refuse()
-    task = task_text(spec.task, source.span, source.recording)
+    task = task_text(spec.task, source.span, source.recording, uri=source.uri)
     folder.mkdir()
     tracks = _tracks(source, vectors.frames)
     if not tracks and progress:
@@ -75,9 +93,9 @@ def write_episode(
 
 
 def _vectors(source: EpisodeSource, spec: RobotSpec) -> _Vectors:
-    state = source.streams.vector(spec.state, source.timeline.placements)
+    state = source.vector(spec.state)
     if not isinstance(spec.action, NextState):
-        return _Vectors(state, source.streams.vector(spec.action, source.timeline.placements))
+        return _Vectors(state, source.vector(spec.action))
     frames = len(state) - spec.action.steps
     if frames < spec.timeline.min_frames:
         raise AlignmentError(
@@ -145,6 +163,6 @@ def _meta(
         measured=report.measured,
         findings=report.findings,
         source_version=source.source_version,
-        spec_fingerprint=spec.conversion_fingerprint,
+        spec_fingerprint=source.fingerprint,
         metadata=dict(source.metadata),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vla_ops.episodes.convert import Conversion, remember
 from vla_ops.episodes.misfits import find_misfits
-from vla_ops.episodes.plan import REFUSED, Plan, Say, forget, forget_outdated, make_plan, refuse, sweep_store
+from vla_ops.episodes.plan import REFUSED, Plan, Say, forget, forget_outdated, make_plan, refuse, sweep_store, take_back
 from vla_ops.episodes.pool import Event, Lost, convert_many
 from vla_ops.episodes.progress import Meter
 from vla_ops.episodes.store import RobotStore
@@ -78,7 +78,8 @@ def ingest(
         outcomes: list[Conversion | Lost] = list(_refused(store, plan))
         for refusal in outcomes:
             tell(refusal)
-        with _swept(store, outcomes), closing(convert_many(todo, spec=robot.spec, store=store.root, workers=workers)) as events:
+        conversions = convert_many(todo, spec=robot.spec, store=store.root, workers=workers, curation=robot.curation)
+        with _swept(store, outcomes), closing(conversions) as events:
             for outcome in watch([file for file, _ in todo], events):
                 tell(outcome)
                 outcomes.append(outcome)
@@ -107,6 +108,8 @@ def _plan(robot: Robot, store: RobotStore, *, say: Say, only: Collection[str] | 
     _refuse_unknown(plan, only or ())
     _refuse_to_forget_all(robot, store, plan)
     forget(store, plan.removed)
+    for key in take_back(store, plan):
+        say(f"taken back from quarantine with the episodes it has: {key}")
     say(_opening(robot, plan, len(_chosen(plan, only))))
     for line in _left_alone(robot, plan, only):
         say(line)

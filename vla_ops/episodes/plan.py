@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from vla_ops.curation import Curation
 from vla_ops.episodes.convert import Conversion, remember
+from vla_ops.episodes.identity import check_identity
 from vla_ops.episodes.progress import Reading
 from vla_ops.episodes.store import Episode, RobotStore
-from vla_ops.errors import DatasetError, RecordingError
+from vla_ops.episodes.task_file import version_with_task
+from vla_ops.episodes.trim import made_with
+from vla_ops.errors import DatasetError, RecordingError, VlaOpsError
 from vla_ops.files import sweep
 from vla_ops.recordings.discover import ContentVersions, RecordingFile, list_recordings, same_names
 from vla_ops.robot_file import Robot
 
 type Say = Callable[[str], None]
-type State = Literal["new", "changed", "converted", "quarantined", "unsettled", "duplicate", "same id", "unreadable"]
+type State = Literal["new", "changed", "converted", "quarantined", "unsettled", "duplicate", "same id", "unreadable", "misplaced"]
 # Put in quarantine by the plan itself: their bytes need not be opened to know that they cannot be used.
-REFUSED = ("duplicate", "same id", "unreadable")
+# `misplaced`: converted, and of what it says of itself something is not what `must_say` now is.
+REFUSED = ("duplicate", "same id", "unreadable", "misplaced")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Found:
     state: State
     # Why it is refused without being opened.
     reason: str = ""
+    # What it should say of itself, where that is the reason.
+    must_say: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,12 @@ class Plan:
     removed: list[str]
     # Of the part of the YAML that conversion reads.
     fingerprint: str
+    # Recording -> that and what curation.yaml cuts of it, where it does.
+    trimmed: Mapping[str, str] = field(default_factory=dict)
+
+    def fingerprint_of(self, recording: str) -> str:
+        """Of all that the recording is to be converted with."""
+        return self.trimmed.get(recording, self.fingerprint)
 
     @property
     def todo(self) -> list[tuple[RecordingFile, str]]:
@@ -56,11 +69,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Observed:
-    """A recording in the listing, its content version, and why it has none."""
+    """A recording in the listing, its content version, and why it has none. `content` is the version of its own bytes alone."""
 
     file: RecordingFile
     version: str = ""
     unreadable: str | None = None
+    content: str = ""
 
 
 def observe(robot: Robot, store: RobotStore) -> list[tuple[RecordingFile, str]]:
@@ -74,9 +88,9 @@ def _observe(robot: Robot, store: RobotStore, say: Say | None = None) -> list[_O
     reading, observed = Reading(say or (lambda _: None)), []
     for file in files:
         try:
-            observed.append(
-                _Observed(file, versions.of(file, reading.add) if file.is_settled(robot.spec.recordings.settle_s, now_s) else "")
-            )
+            content = versions.of(file, reading.add) if file.is_settled(robot.spec.recordings.settle_s, now_s) else ""
+            task = robot.spec.task.file if content else None
+            observed.append(_Observed(file, version_with_task(content, file.uri, task) if task else content, content=content))
         except RecordingError as error:
             observed.append(_Observed(file, unreadable=str(error)))
     versions.save(file.id for file in files)
@@ -85,7 +99,7 @@ def _observe(robot: Robot, store: RobotStore, say: Say | None = None) -> list[_O
 
 def make_plan(robot: Robot, store: RobotStore, *, again: Collection[str] = (), say: Say | None = None) -> Plan:
     """Compare what is there with what is stored; nothing is changed. Recordings in `again` are converted whatever the store says."""
-    fingerprint = robot.spec.conversion_fingerprint
+    fingerprint, trimmed = robot.spec.conversion_fingerprint, dict[str, str]()
     observed = _observe(robot, store, say)
     refused = _refused(observed, robot)
     found: list[Found] = []
@@ -94,9 +108,25 @@ def make_plan(robot: Robot, store: RobotStore, *, again: Collection[str] = (), s
         if key in refused:
             found.append(Found(seen.file, seen.version, refused[key].state, refused[key].reason))
         else:
-            found.append(Found(seen.file, seen.version, _state(store, key, seen.version, fingerprint, again)))
+            if trims := robot.curation.trims(key):
+                trimmed[key] = made_with(robot.spec, trims)
+            found.append(_found(robot, store, seen, fingerprint=trimmed.get(key, fingerprint), again=again))
     present = {f.file.id for f in found}
-    return Plan(found, [key for key in stored_ids(store) if key not in present], fingerprint)
+    return Plan(found, [key for key in stored_ids(store) if key not in present], fingerprint, trimmed)
+
+
+def _found(robot: Robot, store: RobotStore, seen: _Observed, *, fingerprint: str, again: Collection[str]) -> Found:
+    key, must_say = seen.file.id, robot.spec.recordings.must_say
+    record = store.read_recording(key)
+    state = _state(record, store.read_quarantine(key), seen.version, fingerprint=fingerprint, must_say=must_say)
+    if key in again and state not in ("unsettled", "new"):
+        return Found(seen.file, seen.version, "changed")
+    if state == "converted" and record is not None:
+        try:
+            check_identity(record.get("says", {}), key, must_say)
+        except VlaOpsError as error:
+            return Found(seen.file, seen.version, "misplaced", str(error.at(file=key)), must_say)
+    return Found(seen.file, seen.version, state)
 
 
 @dataclass(frozen=True)
@@ -116,8 +146,8 @@ def _refused(observed: Sequence[_Observed], robot: Robot) -> dict[str, _Refusal]
         elif key in same_name:
             said = f"two recordings with the same id [file {key}]; found {same_name[key]}, which differs only in case or Unicode form"
             refused[key] = _Refusal("same id", f"{said}. Rename one of them.")
-        elif seen.version and robot.spec.recordings.duplicates == "quarantine":
-            twin = first_with.setdefault(seen.version, key)
+        elif seen.content and robot.spec.recordings.duplicates == "quarantine":
+            twin = first_with.setdefault(seen.content, key)
             if twin != key:
                 said = f"the recording has the same bytes as {twin} [file {key}]"
                 refused[key] = _Refusal("duplicate", f"{said}. Delete one, or write `recordings: {{duplicates: keep}}`.")
@@ -129,28 +159,55 @@ def refuse(store: RobotStore, found: Found) -> Conversion | None:
     known = store.read_quarantine(found.file.id)
     if known is not None and known["quarantined"] == found.reason:
         return None
+    if found.state == "misplaced":
+        return _set_aside(store, found)
     # Without a fingerprint, so that it counts as changed once the reason is gone: its twin deleted, its name changed.
     refusal = Conversion(found.file.id, found.version, "", quarantined=found.reason)
     remember(store, refusal)
     return refusal
 
 
+def _set_aside(store: RobotStore, found: Found) -> Conversion | None:
+    """Put a converted recording into quarantine and keep its episodes: another `must_say` needs no other bytes."""
+    record = store.read_recording(found.file.id)
+    if record is None or found.must_say is None:
+        return None
+    # Of the same bytes and YAML as its episodes: otherwise the entry would be one that a killed run left.
+    converted = replace(Conversion.from_json(record), quarantined=found.reason, must_say=dict(found.must_say))
+    refusal = replace(converted, episodes=[], rejected=[], frames=0, size=0)
+    store.write_quarantine(found.file.id, asdict(refusal))
+    return refusal
+
+
+def take_back(store: RobotStore, plan: Plan) -> Iterator[str]:
+    """Clear the quarantine entries of recordings that are usable again as they were converted, and yield their ids."""
+    for found in plan.found:
+        entry = store.read_quarantine(found.file.id) if found.state == "converted" else None
+        if entry is None or entry["quarantined"] is None:
+            continue
+        record = store.read_recording(found.file.id)
+        if record is not None:
+            remember(store, Conversion.from_json(record))
+            yield found.file.id
+
+
 def _made_from(entry: dict[str, Any]) -> tuple[str, str]:
     return entry["source_version"], entry["spec_fingerprint"]
 
 
-def _state(store: RobotStore, key: str, version: str, fingerprint: str, again: Collection[str]) -> State:
+def _state(
+    record: dict[str, Any] | None, quarantine: dict[str, Any] | None, version: str, *, fingerprint: str, must_say: Mapping[str, str]
+) -> State:
     if not version:
         return "unsettled"
-    record, quarantine = store.read_recording(key), store.read_quarantine(key)
     if record is None and (quarantine is None or quarantine["quarantined"] is None):
         return "new"  # In the second case its episodes were deleted by hand.
-    if key in again:
-        return "changed"
     # A recording of which some episodes were rejected has both; its episodes then decide.
     entry = record if record is not None else quarantine
     if entry is None or _made_from(entry) != (version, fingerprint):
         return "changed"
+    if record is None and entry.get("must_say") not in (None, must_say):
+        return "changed"  # Only what it says of itself kept it out, and something else is asked for now.
     return "converted" if record is not None else "quarantined"
 
 
@@ -187,7 +244,7 @@ def forget_outdated(store: RobotStore, plan: Plan, ids: Collection[str]) -> None
     """Remove the episodes of recordings that were to be converted again and could not be, unless they are as good as new ones."""
     for found in plan.found:
         record = store.read_recording(found.file.id) if found.file.id in ids else None
-        if record is not None and _made_from(record) != (found.version, plan.fingerprint):
+        if record is not None and _made_from(record) != (found.version, plan.fingerprint_of(found.file.id)):
             forget(store, [found.file.id])
 
 
@@ -207,20 +264,26 @@ def usable_episodes(store: RobotStore, plan: Plan) -> list[Episode]:
             found=", ".join(outdated[:5]) + (f" and {len(outdated) - 5} more" if len(outdated) > 5 else ""),
             todo="Convert all that is new or changed first: the ingest job, or `vla-ops convert ROBOT` without --only.",
         )
-    episodes = [episode for found in plan.found for episode in store.read_episodes(found.file.id)]
+    episodes = [e for found in plan.found if found.state != "misplaced" for e in store.read_episodes(found.file.id)]
     # Of a recording that is being rewritten the last good episodes stay, unless they are of another YAML.
-    return [episode for episode in episodes if episode.meta.spec_fingerprint == plan.fingerprint]
+    return [episode for episode in episodes if episode.meta.spec_fingerprint == plan.fingerprint_of(episode.meta.recording)]
 
 
-def quarantine_reasons(store: RobotStore) -> list[dict[str, Any]]:
-    """One row a recording or rejected episode that is not in the dataset: recording, episode, reason."""
+def quarantine_reasons(store: RobotStore, curation: Curation | None = None) -> list[dict[str, Any]]:
+    """One row a recording or rejected episode that is not in the dataset: recording, episode, reason.
+
+    What `curation` excludes is not among them: someone decided that it is not missed.
+    """
+    curation = curation or Curation()
     rows: list[dict[str, Any]] = []
     for entry in store.quarantined():
         record = store.read_recording(entry["recording"])
         if record is not None and _made_from(record) != _made_from(entry):
             continue  # Left by a run that was killed after it had converted the recording.
+        missed = [r for r in entry.get("rejected", []) if curation.exclusion(entry["recording"], r["index"]) is None]
         if entry.get("quarantined"):
-            rows.append({"recording": entry["recording"], "episode": "all", "reason": entry["quarantined"]})
+            if missed or (not entry.get("rejected") and curation.exclusion(entry["recording"]) is None):
+                rows.append({"recording": entry["recording"], "episode": "all", "reason": entry["quarantined"]})
             continue
-        rows += [{"recording": entry["recording"], "episode": r["name"], "reason": r["reason"]} for r in entry.get("rejected", [])]
+        rows += [{"recording": entry["recording"], "episode": r["name"], "reason": r["reason"]} for r in missed]
     return rows

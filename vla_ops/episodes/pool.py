@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vla_ops.curation import Curation
 from vla_ops.episodes.convert import Conversion
 from vla_ops.episodes.video import available_cores
 from vla_ops.errors import SpecError, StoreError
@@ -49,9 +50,14 @@ def default_workers() -> int:
 
 
 def convert_many(
-    files: Sequence[tuple[RecordingFile, str]], *, spec: RobotSpec, store: Path, workers: int | None = None
+    files: Sequence[tuple[RecordingFile, str]],
+    *,
+    spec: RobotSpec,
+    store: Path,
+    workers: int | None = None,
+    curation: Curation | None = None,
 ) -> Generator[Event]:
-    """Convert each (file, content version); yield progress, and one Conversion or Lost for every file.
+    """Convert each (file, content version), cut as `curation` says; yield progress, and one Conversion or Lost for every file.
 
     Raise StoreError when the store is full or cannot be written; what is done by then stays. Closing it ends the workers.
     """
@@ -62,7 +68,7 @@ def convert_many(
     count = min(workers or default_workers(), len(files))
     cores = max(1, available_cores() // max(1, count))
     common = {"spec": spec.model_dump(mode="json", by_alias=True), "store": str(store), "cores": cores}
-    drivers = [_Driver(todo, events, common) for _ in range(count)]
+    drivers = [_Driver(todo, events, common, curation or Curation()) for _ in range(count)]
     try:
         for driver in drivers:
             driver.start()
@@ -87,9 +93,9 @@ def convert_many(
 class _Driver(threading.Thread):
     """Feeds one worker process and starts another when it dies."""
 
-    def __init__(self, todo: queue.SimpleQueue[Any], events: queue.SimpleQueue[Any], common: dict[str, Any]) -> None:
+    def __init__(self, todo: queue.SimpleQueue[Any], events: queue.SimpleQueue[Any], common: dict[str, Any], curation: Curation) -> None:
         super().__init__(daemon=True)
-        self.todo, self.events, self.common = todo, events, common
+        self.todo, self.events, self.common, self.curation = todo, events, common, curation
         self.process: subprocess.Popen[str] | None = None
         self.stopping = False
 
@@ -122,7 +128,8 @@ class _Driver(threading.Thread):
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("a worker was started without pipes")
         try:
-            process.stdin.write(json.dumps({"file": asdict(file), "source_version": version, **self.common}) + "\n")
+            trims = self.curation.trims(file.id).model_dump(mode="json")
+            process.stdin.write(json.dumps({"file": asdict(file), "source_version": version, "trims": trims, **self.common}) + "\n")
             process.stdin.flush()
             for line in process.stdout:
                 event = json.loads(line)

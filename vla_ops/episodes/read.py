@@ -10,8 +10,10 @@ import numpy as np
 
 from vla_ops.episodes.align import Clocked, Placement, resample
 from vla_ops.episodes.clock_names import ClockNames
+from vla_ops.episodes.joint_names import check_joint_names
 from vla_ops.episodes.keyframes import from_first_keyframe
-from vla_ops.episodes.rotations import check_rotations
+from vla_ops.episodes.rotations import check_rotations, convert
+from vla_ops.episodes.task_file import task_in_file
 from vla_ops.errors import RecordingError, SchemaMismatchError
 from vla_ops.recordings import missing_stream
 from vla_ops.recordings.base import Float64, ImageStream, Numbers, Recording, Source, Span
@@ -33,7 +35,8 @@ class SpanStreams:
         columns = []
         for part in parts:
             clock, values = self.parts[id(part)]
-            columns.append(resample(values, placements[clock], kind=part.kind, unit=part.unit))
+            resampled = resample(values, placements[clock], kind=part.kind, unit=part.unit)
+            columns.append(resampled if part.written_as is None else _in_written_form(resampled, part))
         return np.concatenate(columns, axis=1)
 
 
@@ -62,10 +65,12 @@ def read_span(recording: Recording, span: Span, spec: RobotSpec) -> SpanStreams:
     return SpanStreams(clocks, parts, cameras, notes)
 
 
-def task_text(task: TaskFrom, span: Span, recording_id: str) -> str:
-    """The task text of an episode. Raise RecordingError if the spec says the recording has it and it does not."""
+def task_text(task: TaskFrom, span: Span, recording_id: str, *, uri: str = "") -> str:
+    """The task text of an episode of the recording at `uri`. Raise RecordingError if it is not where the spec says."""
     if task.text is not None:
         return task.text
+    if task.file is not None:
+        return task_in_file(uri, task.file)
     if task.origin == "folder":
         folder = PurePosixPath(recording_id).parent.name
         if not folder:
@@ -102,11 +107,21 @@ def _columns(numbers: Numbers, source: Source, part: VectorPart) -> Float64:
             "the stream is not as wide as the spec says",
             stream=str(source),
             found=f"{width} values a sample, of which {values.shape[1]} selected",
-            expected=f"{part.width_read}: {', '.join(part.names)}",
+            expected=f"{part.width_read}: {_read_as(part)}",
             todo="Correct `names` or the slice in `source`; `vla-ops inspect` shows the widths.",
         )
+    check_joint_names(numbers.names, part, source)
     check_rotations(values, part.kind, part.names, str(source))
     return values
+
+
+def _read_as(part: VectorPart) -> str:
+    names = ", ".join(part.names)
+    return names if part.written_as is None else f"one {part.kind}, to be written as {names}"
+
+
+def _in_written_form(values: Float64, part: VectorPart) -> Float64:
+    return convert(values, kind=part.kind, unit=part.unit, written_as=part.kind_written, unit_written=part.unit_written)
 
 
 def _by_name(numbers: Numbers, source: Source, joints: list[str]) -> list[int]:
