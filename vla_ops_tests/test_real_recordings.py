@@ -12,12 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
 from vla_ops.datasets.lerobot_v3 import update_dataset
-from vla_ops.episodes.semantics import Measured, Series, contradictions, measure_actions, read_series
 from vla_ops.episodes.store import Episode
 from vla_ops.norm_stats import compute_norm_stats, write_norm_stats
 from vla_ops.robot_file import Robot, load_robot
@@ -314,46 +312,3 @@ def test_lerobot_loads_it_with_every_frame_in_its_place(real, case: Loaded, tmp_
         bits = item[f"observation.images.{case.camera}"][:, case.cell // 2, middle].mean(0) > 0.5
         assert int("".join(str(int(bit)) for bit in bits), 2) == expected[k]
         assert item["task"] == task
-
-
-# What the actions are, measured
-
-
-def measured_actions(robot: Robot, series: list[Series]) -> list[Measured]:
-    spec = robot.spec
-    return measure_actions(series, state_dims=spec.state_dims, action_dims=spec.action_dims, rate_hz=spec.timeline.rate_hz)
-
-
-@pytest.mark.parametrize("name", CONVERTED)
-def test_nothing_in_an_untouched_recording_contradicts_its_yaml(real, name: str):
-    robot, outcome = real(name)
-    series = read_series(outcome.store.read_episodes(CONVERTED[name][0]))
-    assert contradictions(measured_actions(robot, series), robot.spec) == []
-
-
-def delta(s: Series) -> npt.NDArray[np.float64]:
-    return np.diff(s.action, axis=0, append=s.action[-1:])
-
-
-CORRUPTIONS: dict[str, tuple[Callable[[Series], npt.NDArray[np.float64]], str]] = {
-    "delta-encoded": (delta, "delta"),
-    "degrees": (lambda s: np.degrees(s.action), "scaled"),
-    "negated": (lambda s: -s.action, "mirrored"),
-    "copied from the state": (lambda s: s.state.copy(), "current state"),
-    "logged five frames late": (lambda s: np.concatenate([np.repeat(s.state[:1], 5, axis=0), s.state[:-5]]), "late"),
-    "first two joints swapped": (lambda s: s.action[:, [1, 0, *range(2, s.action.shape[1])]], "swapped"),
-}
-
-
-@pytest.mark.parametrize("corruption", CORRUPTIONS)
-@pytest.mark.parametrize("name", ["airbot_ptk", "airbot_old_collector", "umi_bimanual"])
-def test_a_corrupted_action_is_found_in_nearly_every_dimension(real, name, corruption):
-    """179 of 181 are found; left_j1, which the delta of its command resembles too little, is missed as a delta."""
-    robot, outcome = real(name)
-    corrupt, relation = CORRUPTIONS[corruption]
-    series = [Series(s.state, corrupt(s)) for s in read_series(outcome.store.read_episodes(CONVERTED[name][0]))]
-    found = measured_actions(robot, series)[: 2 if relation == "swapped" else None]
-    missed = [m for m in found if m.relation != relation]
-    # A joint of seven is more than a tenth.
-    assert len(missed) <= max(1, len(found) // 10)
-    assert {m.relation for m in missed} <= {"other", "cannot tell"}

@@ -138,7 +138,7 @@ def judge_camera(camera: str, indices: Int64, encoder: Mapping[str, Any], *, rat
     findings += judge("frozen_camera_s", camera, frozen_s, spec.frozen_camera_s, f"shows the same image for {frozen_s:.1f} s")
     findings += judge("black_camera_fraction", camera, black, spec.black_camera_fraction, f"{black:.0%} of the sampled images are black")
     measured = {"duplicated_fraction": round(duplicated, 4), "frozen_s": round(frozen_s, 3), "black_fraction": round(black, 4)}
-    return Judged(measured, findings)
+    return Judged(measured | {name: encoder[name] for name in ("signature", "motion") if name in encoder}, findings)
 
 
 def _judge_limits(where: str, values: Float64, dim: Dimension, spec: QualitySpec) -> list[Finding]:

@@ -53,7 +53,7 @@ class WrittenVideo:
     # LeRobot's image statistics of this episode: min, max, mean, std, q01, q10, q50, q90, q99 as [3][1][1] in 0..1, count [n].
     stats: dict[str, Any]
     # frozen_frames: longest run of frames in which newly recorded images are all the same. black_fraction: of sampled images,
-    # those with a mean below 4/255. luma_mean: 0..1.
+    # those with a mean below 4/255. luma_mean: 0..1. signature, motion: see `PictureSignature.measured`.
     measured: dict[str, Any]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from vla_ops.episodes.decode import Picture
 from vla_ops.episodes.image_stats import ImageStats, pixel_step, sampled_frames, thinned_rgb
+from vla_ops.episodes.signature import PictureSignature
 from vla_ops.episodes.track import Run
 from vla_ops.errors import SchemaMismatchError
 
@@ -21,6 +22,7 @@ class ImageWatch:
     def __init__(self, frames: int) -> None:
         self.sampled = sampled_frames(frames)
         self.images = ImageStats()
+        self.pictures = PictureSignature()
         self.size: tuple[int, int] | None = None
         self.before: tuple[bytes, int] | None = None
         self.frozen = self.longest_frozen = 0
@@ -60,13 +62,15 @@ class ImageWatch:
         return int(last - first)
 
     def sample(self, frame: av.VideoFrame, times: int) -> None:
-        """Put a decoded image into the statistics."""
-        self.images.add(thinned_rgb(frame, pixel_step(frame.height, frame.width)), times)
+        """Put a decoded image into the statistics and the signature."""
+        image = thinned_rgb(frame, pixel_step(frame.height, frame.width))
+        self.images.add(image, times)
+        self.pictures.add(image, times)
 
     def stats(self) -> dict[str, Any]:
         """LeRobot's image statistics."""
         return self.images.stats()
 
     def measured(self) -> dict[str, Any]:
-        """frozen_frames, black_fraction, luma_mean."""
-        return {"frozen_frames": self.longest_frozen, **self.images.measured()}
+        """frozen_frames, black_fraction, luma_mean, signature, motion."""
+        return {"frozen_frames": self.longest_frozen, **self.images.measured(), **self.pictures.measured()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,3 +27,8 @@ class Verdict:
     def __str__(self) -> str:
         claim = f"; the YAML says {self.claimed}" if self.claimed else ""
         return f"{self.subject}: {self.found}{claim}.{f' {self.todo}' if self.todo else ''}"
+
+
+def contradictions(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Those that contradict the YAML."""
+    return [verdict for verdict in verdicts if verdict.answer == "contradicts"]
