@@ -26,6 +26,8 @@ _LOCK = ".lock"
 _ASK_AGAIN_S, _SAY_EVERY_S = 0.2, 5.0
 # Whether a process of another machine lives cannot be seen from here; no conversion takes this long.
 _SURELY_DEAD_S = 24 * 3600
+# Across file systems, or where an inode has as many names as it may have.
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
 @contextmanager
@@ -64,6 +66,19 @@ def _sync(path: Path) -> None:
             continue  # A hard link of what is in the store, flushed when it was written.
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
+
+
+def link_or_copy(source: Path, target: Path) -> int:
+    """Make `target` a hard link of `source`, or a copy where that cannot be; return the bytes that were not written again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copy2(source, target)
+        return 0
+    return target.stat().st_size
 
 
 def write_json(target: Path, value: Any) -> None:

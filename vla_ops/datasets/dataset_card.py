@@ -9,12 +9,24 @@ from typing import Any
 _LISTED_TASKS = 50
 
 
-def dataset_card(info: Mapping[str, Any], tasks: Sequence[str], *, robot: str, licence: str, repo_id: str | None = None) -> str:
-    """Return the card of a dataset with this info.json; with `repo_id` it shows how to load it from the Hub, else from its folder."""
+def dataset_card(
+    info: Mapping[str, Any],
+    tasks: Sequence[str],
+    *,
+    robot: str,
+    licence: str,
+    repo_id: str | None = None,
+    tasks_file: str = "meta/tasks.parquet",
+    held_out: Sequence[int] = (),
+) -> str:
+    """Return the card of a dataset with this info.json; with `repo_id` it shows how to load it from the Hub, else from its folder.
+
+    `tasks_file` holds the tasks that the card leaves out, and `held_out` are the indices of its episodes for validation.
+    """
     hours = info["total_frames"] / info["fps"] / 3600
     listed = [f"- {_text(task)}" for task in tasks[:_LISTED_TASKS]]
     if len(tasks) > _LISTED_TASKS:
-        listed.append(f"- and {len(tasks) - _LISTED_TASKS} more, in `meta/tasks.parquet`")
+        listed.append(f"- and {len(tasks) - _LISTED_TASKS} more, in `{tasks_file}`")
     return "\n".join(
         [
             *_front_matter(robot, licence),
@@ -27,6 +39,7 @@ def dataset_card(info: Mapping[str, Any], tasks: Sequence[str], *, robot: str, l
             "",
             *_load(robot, repo_id),
             "",
+            *_validation(info["total_episodes"], held_out),
             "## Features",
             "",
             "| feature | dtype | shape | names or video |",
@@ -64,6 +77,23 @@ def _load(robot: str, repo_id: str | None) -> list[str]:
         f"dataset = {made}",
         'print(len(dataset), dataset[0]["task"])',
         "```",
+    ]
+
+
+def _validation(episodes: int, held_out: Sequence[int]) -> list[str]:
+    if not held_out:
+        return []
+    return [
+        "## Validation",
+        "",
+        f"{len(held_out)} of the {episodes} episodes are held out for validation and are in none of the statistics. LeRobot reads every "
+        "episode unless it is told which; `held_out` in `meta/vla_ops.json` lists them by index:",
+        "",
+        "```python",
+        'held_out = json.loads((root / "meta/vla_ops.json").read_text())["held_out"]',
+        f"training = [k for k in range({episodes}) if k not in held_out]  # LeRobotDataset(..., episodes=training)",
+        "```",
+        "",
     ]
 
 

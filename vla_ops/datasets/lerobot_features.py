@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vla_ops.episodes.store import Episode, EpisodeMeta
@@ -25,6 +25,11 @@ _AGAIN = "The store was changed or damaged: delete {}, and the next run converts
 def video_key(camera: str) -> str:
     """LeRobot's feature name of a camera."""
     return f"observation.images.{camera}"
+
+
+def cameras_of(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The cameras of a dataset with these features, in their order."""
+    return [name.removeprefix(video_key("")) for name, feature in features.items() if feature["dtype"] == "video"]
 
 
 def check_episodes(episodes: Sequence[Episode], spec: RobotSpec) -> None:
@@ -157,8 +162,17 @@ def _encoder_info(encoders: list[dict[str, Any]]) -> dict[str, Any]:
     return {f"video.{k}": first[k] for k in _ENCODER_KEYS if k in first and all(e.get(k) == first[k] for e in others)}
 
 
-def make_info(features: dict[str, dict[str, Any]], *, robot: str, rate_hz: int, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
-    """Return info.json."""
+def make_info(
+    features: dict[str, dict[str, Any]],
+    *,
+    robot: str,
+    rate_hz: int,
+    episodes: int,
+    frames: int,
+    tasks: int,
+    held_out: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Return info.json. `held_out`: indices of the episodes for validation, ascending."""
     path = "chunk-{chunk_index:03d}/file-{file_index:03d}"
     has_video = any(f["dtype"] == "video" for f in features.values())
     return {
@@ -174,5 +188,15 @@ def make_info(features: dict[str, dict[str, Any]], *, robot: str, rate_hz: int, 
         "data_path": f"data/{path}.parquet",
         "video_path": f"videos/{{video_key}}/{path}.mp4" if has_video else None,
         "robot_type": robot,
-        "splits": {"train": f"0:{episodes}"},
+        "splits": splits(episodes, held_out),
     }
+
+
+def splits(episodes: int, held_out: Sequence[int]) -> dict[str, str]:
+    """LeRobot's splits are ranges: only held-out episodes that stand together at either end can be told apart by them."""
+    count = len(held_out)
+    if count and list(held_out) == list(range(episodes - count, episodes)):
+        return {"train": f"0:{episodes - count}", "val": f"{episodes - count}:{episodes}"}
+    if count and list(held_out) == list(range(count)):
+        return {"train": f"{count}:{episodes}", "val": f"0:{count}"}
+    return {"train": f"0:{episodes}"}

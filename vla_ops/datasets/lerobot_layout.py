@@ -85,8 +85,10 @@ class Layout:
         data: list[Hashable] = [(entry.id, entry.version, k, first[k], tasks[entry.task]) for k, entry in enumerate(self.entries)]
         if stream == DATA:
             return data
+        # Its rows hold the task text itself: another text at the same index is another row.
+        texts = [entry.task for entry in self.entries]
         others = [self.places[name] for name in sorted(self.files) if name != META]
-        return list(zip(data, *others, strict=True))
+        return list(zip(data, texts, *others, strict=True))
 
     def keys_by_file(self, stream: str) -> list[list[Hashable]]:
         """`keys`, grouped by file."""

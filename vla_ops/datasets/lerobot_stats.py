@@ -8,10 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from vla_ops.datasets.lerobot_layout import Layout
+from vla_ops.episodes.store import EpisodeMeta
 from vla_ops.episodes.vector_stats import QUANTILES, vector_stats
 
 # feature -> {min, max, mean, std, count, q01, ...} as nested lists.
 type FeatureStats = Mapping[str, Mapping[str, Any]]
+
+
+def episode_stats(k: int, meta: EpisodeMeta, layout: Layout) -> FeatureStats:
+    """Return LeRobot's statistics of all features of the dataset's episode `k`."""
+    first, task = layout.first_frames[k], layout.tasks[meta.task]
+    return meta.stats | index_stats(meta.length, meta.rate_hz, episode_index=k, first_index=first, task_index=task)
 
 
 def index_stats(length: int, rate_hz: int, *, episode_index: int, first_index: int, task_index: int) -> dict[str, dict[str, Any]]:

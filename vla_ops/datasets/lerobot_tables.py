@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 _RECONVERT = "Delete the episode's folder and convert its recording again."
 
 
-def write_data(path: Path, episodes: Sequence[Episode], run: Run, *, layout: Layout) -> Iterator[None]:
-    """Write the frames of a run, one row group an episode; yield after each."""
+def write_data(path: Path, episodes: Sequence[Episode], run: Run, *, layout: Layout, vectors_are: str = "List") -> Iterator[None]:
+    """Write the frames of a run, one row group an episode; yield after each.
+
+    `vectors_are` is the name of a vector's type in the metadata for `datasets`: `List`, or `Sequence` as before its version 4.
+    """
     import pyarrow.parquet as pq
 
     meta = episodes[run.start].meta
-    schema = _data_schema({"observation.state": len(meta.state_names), "action": len(meta.action_names)})
+    schema = _data_schema({"observation.state": len(meta.state_names), "action": len(meta.action_names)}, vectors_are)
     path.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True) as writer:
         for k in run.episodes:
@@ -36,7 +39,7 @@ def write_data(path: Path, episodes: Sequence[Episode], run: Run, *, layout: Lay
             yield
 
 
-def _data_schema(widths: Mapping[str, int]) -> pa.Schema:
+def _data_schema(widths: Mapping[str, int], vectors_are: str) -> pa.Schema:
     import pyarrow as pa
 
     # LeRobot keeps a vector of one number as a plain column.
@@ -44,7 +47,7 @@ def _data_schema(widths: Mapping[str, int]) -> pa.Schema:
     scalars = [(name, pa.float32() if dtype == "float32" else pa.int64()) for name, dtype in INDEX_COLUMNS.items()]
     features: dict[str, Any] = {name: _hf_value("float32") for name in widths}
     features = {
-        name: value if widths[name] == 1 else {"feature": value, "length": widths[name], "_type": "List"}
+        name: value if widths[name] == 1 else {"feature": value, "length": widths[name], "_type": vectors_are}
         for name, value in features.items()
     }
     features |= {name: _hf_value(dtype) for name, dtype in INDEX_COLUMNS.items()}
@@ -59,7 +62,7 @@ def _frames(episode: Episode, schema: pa.Schema, *, episode_index: int, layout: 
     import pyarrow as pa
 
     meta, frame = episode.meta, np.arange(episode.meta.length, dtype=np.int64)
-    read = _read_frames(episode)
+    read = read_frames(episode)
     seconds = (frame / meta.rate_hz).astype(np.float32)
     if not np.array_equal(read["timestamp"].to_numpy(), seconds):
         raise DatasetError(
@@ -71,7 +74,8 @@ def _frames(episode: Episode, schema: pa.Schema, *, episode_index: int, layout: 
     return pa.table([*columns, pa.array(seconds), *map(pa.array, indices)], schema=schema)
 
 
-def _read_frames(episode: Episode) -> pa.Table:
+def read_frames(episode: Episode) -> pa.Table:
+    """Read the vectors and timestamps of an episode. Raise DatasetError unless there is one row for each of its frames."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -8,7 +8,7 @@ version in use and is written last.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,29 @@ class DatasetVersion:
     previous: str | None
     # False: this version was there already and nothing was done.
     created: bool
+    # For validation: of `episodes` and `frames`, those that no training reads.
+    held_out_episodes: int = 0
+    held_out_frames: int = 0
+
+    @property
+    def training_frames(self) -> int:
+        """Frames that trainings read."""
+        return self.frames - self.held_out_frames
 
     def summary(self) -> str:
         """One line on what is there and what writing it took."""
         if not self.created:
-            return f"version {self.version} is up to date: {self.episodes} episodes, {self.frames:,} frames"
+            return f"version {self.version} is up to date: {self._holds}"
         shared = f", {self.bytes_linked / 1e6:.2f} MB shared with version {self.previous}" if self.previous else ""
         return (
-            f"version {self.version}: {self.episodes} episodes, {self.frames:,} frames; {self.added} added, {self.removed} removed; "
+            f"version {self.version}: {self._holds}; {self.added} added, {self.removed} removed; "
             f"{self.bytes_written / 1e6:.2f} MB written{shared}"
         )
+
+    @property
+    def _holds(self) -> str:
+        held_out = f" ({self.held_out_episodes} episodes held out for validation)" if self.held_out_episodes else ""
+        return f"{self.episodes} episodes, {self.frames:,} frames{held_out}"
 
 
 def order_episodes(episodes: Sequence[Episode], previous: Path | None) -> list[Episode]:
@@ -68,23 +81,31 @@ def order_episodes(episodes: Sequence[Episode], previous: Path | None) -> list[E
 
 
 def write_lerobot_v3(
-    root: Path, episodes: Sequence[Episode], *, spec: RobotSpec, robot: str, progress: Progress | None = None
+    root: Path,
+    episodes: Sequence[Episode],
+    *,
+    spec: RobotSpec,
+    robot: str,
+    progress: Progress | None = None,
+    held_out: Collection[str] = (),
 ) -> DatasetVersion:
     """Write `root/<version>/` from `episodes` in this order and make it the current version; do nothing if it is there.
 
-    `progress(done, total)` counts episodes written, once for each stream (data and every camera). Raise DatasetError or
+    `progress(done, total)` counts episodes written, once for each stream (data and every camera). `held_out` are ids of the episodes
+    for validation: they are in the dataset, which says so, but in none of its statistics. Raise DatasetError or
     SchemaMismatchError, naming episodes and both values, for episodes that cannot be one dataset, and StoreError for a full disk.
     """
     check_episodes(episodes, spec)
     features = make_features(episodes, list(spec.cameras))
     entries = tuple(Entry(e.id, e.version, e.meta.length, e.meta.task) for e in episodes)
-    version = _version(features, entries, robot=robot, licence=spec.dataset.licence)
+    for_validation = _places(entries, held_out)
+    version = _version(features, entries, robot=robot, licence=spec.dataset.licence, held_out=for_validation)
     current = current_version(root)
     if (root / version).is_dir():
-        return _already(root, version, entries, current)
+        return _already(root, version, entries, current, for_validation)
     sweep(root)
     previous = PreviousVersion.read(current.folder, FORMAT_VERSION) if current else None
-    writer = VersionWriter(episodes, entries, features=features, spec=spec, robot=robot, previous=previous)
+    writer = VersionWriter(episodes, entries, features=features, spec=spec, robot=robot, previous=previous, held_out=for_validation)
     with replacing(root / version) as work:
         written = writer.write(work, {"format": FORMAT_VERSION, "version": version}, progress)
     before = {entry.key for entry in previous.layout.entries} if previous else set()
@@ -100,18 +121,36 @@ def write_lerobot_v3(
         removed=len(before - now),
         previous=current.version if current else None,
         created=True,
+        held_out_episodes=len(for_validation),
+        held_out_frames=sum(entries[k].length for k in for_validation),
     )
     _set_current(root, made)
     return made
 
 
 def update_dataset(
-    root: Path, episodes: Sequence[Episode], *, spec: RobotSpec, robot: str, progress: Progress | None = None
+    root: Path,
+    episodes: Sequence[Episode],
+    *,
+    spec: RobotSpec,
+    robot: str,
+    progress: Progress | None = None,
+    held_out: Collection[str] = (),
 ) -> DatasetVersion:
     """Write the dataset of `episodes` in the order of the version in use; see `order_episodes` and `write_lerobot_v3`."""
     current = current_version(root)
     ordered = order_episodes(episodes, current.folder if current else None)
-    return write_lerobot_v3(root, ordered, spec=spec, robot=robot, progress=progress)
+    return write_lerobot_v3(root, ordered, spec=spec, robot=robot, progress=progress, held_out=held_out)
+
+
+def _places(entries: Sequence[Entry], held_out: Collection[str]) -> list[int]:
+    """Indices of the episodes with these ids. Raise DatasetError if one is not there, or if none is left for training."""
+    places = [k for k, entry in enumerate(entries) if entry.id in held_out]
+    if missing := set(held_out) - {entries[k].id for k in places}:
+        raise DatasetError("an episode that is to be held out is not in the dataset", episode=min(missing))
+    if len(places) == len(entries):
+        raise DatasetError("every episode is held out: none is left for training", found=f"{len(places)} episodes")
+    return places
 
 
 @dataclass(frozen=True)
@@ -141,19 +180,21 @@ def _rows(folder: Path, pattern: str) -> int:
     return count
 
 
-def _version(features: dict[str, Any], entries: Sequence[Entry], *, robot: str, licence: str) -> str:
+def _version(features: dict[str, Any], entries: Sequence[Entry], *, robot: str, licence: str, held_out: Sequence[int]) -> str:
     # The repo id is not in it: renaming a dataset on the Hub does not change what is in it.
     episodes = [[e.id, e.version, e.length, e.task] for e in entries]
-    return fingerprint({"format": FORMAT_VERSION, "robot": robot, "licence": licence, "features": features, "episodes": episodes})
+    made_of = {"format": FORMAT_VERSION, "robot": robot, "licence": licence, "features": features, "episodes": episodes}
+    return fingerprint(made_of | ({"held_out": list(held_out)} if held_out else {}))
 
 
-def _already(root: Path, version: str, entries: Sequence[Entry], current: DatasetVersion | None) -> DatasetVersion:
+def _already(root: Path, version: str, entries: Sequence[Entry], current: DatasetVersion | None, held_out: Sequence[int]) -> DatasetVersion:
     """The version as it is on disk, made the current one if another one was (a recording was removed and came back)."""
     if current is not None and current.version == version:
         return current
     frames = sum(entry.length for entry in entries)
     previous = current.version if current else None
     found = DatasetVersion(root / version, version, len(entries), frames, 0, 0, 0, 0, previous, created=False)
+    found = replace(found, held_out_episodes=len(held_out), held_out_frames=sum(entries[k].length for k in held_out))
     _set_current(root, found)
     return found
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +12,20 @@ from vla_ops.datasets.dataset_card import dataset_card
 from vla_ops.datasets.file_runs import Limits, Run, Weight, plan_runs
 from vla_ops.datasets.lerobot_features import DATA_FILES_MB, INDEX_COLUMNS, VECTORS, VIDEO_FILES_MB, make_info, video_key
 from vla_ops.datasets.lerobot_layout import DATA, META, Entry, Layout, file_name, video_stream
-from vla_ops.datasets.lerobot_stats import FeatureStats, aggregate_stats, index_stats
+from vla_ops.datasets.lerobot_stats import FeatureStats, aggregate_stats, episode_stats
 from vla_ops.datasets.lerobot_tables import episode_row, write_data, write_episodes, write_tasks
 from vla_ops.datasets.video_concat import Clip, concatenate
 from vla_ops.episodes.store import Episode
 from vla_ops.errors import DatasetError
+from vla_ops.files import link_or_copy
 from vla_ops.robot import RobotSpec
 
 # progress(done, total)
 type Progress = Callable[[int, int], None]
 
 VERSION_FILE = "meta/vla_ops.json"
+# Its key for the indices of the episodes for validation; it is there only if some are.
+HELD_OUT = "held_out"
 STATS_FILE, INFO_FILE, TASKS_FILE, CARD_FILE = "meta/stats.json", "meta/info.json", "meta/tasks.parquet", "README.md"
 
 MB = 1024**2
@@ -33,7 +33,6 @@ _ANY = 1 << 62
 # LeRobot compares times within a video as float32 with a tolerance of 1e-4 s. From 1024 s on float32 steps are 1.2e-4 s wide, and a
 # frame that is exactly in place can be refused; so an mp4 of several episodes ends before that, whatever its size.
 _VIDEO_SECONDS = 1000
-_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
 def file_limits(stream: str, rate_hz: int) -> Limits:
@@ -59,6 +58,8 @@ class PreviousVersion:
     layout: Layout
     # Camera -> digest of its videos' codec extradata.
     extradata: dict[str, str]
+    # Indices of the episodes for validation.
+    held_out: list[int]
 
     @classmethod
     def read(cls, folder: Path, format_version: int) -> PreviousVersion | None:
@@ -66,7 +67,7 @@ class PreviousVersion:
         value = json.loads((folder / VERSION_FILE).read_text(encoding="utf-8"))
         if value["format"] != format_version:
             return None
-        return cls(folder, Layout.from_json(value), value["extradata"])
+        return cls(folder, Layout.from_json(value), value["extradata"], value.get(HELD_OUT, []))
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ class VersionWriter:
         spec: RobotSpec,
         robot: str,
         previous: PreviousVersion | None,
+        held_out: Sequence[int] = (),
     ) -> None:
-        self.episodes, self.entries, self.features = episodes, entries, features
+        self.episodes, self.entries, self.features, self.held_out = episodes, entries, features, list(held_out)
         self.spec, self.robot, self.previous = spec, robot, previous
         self.cameras = list(spec.cameras)
         self.rate_hz = episodes[0].meta.rate_hz
@@ -114,12 +116,7 @@ class VersionWriter:
         self.layout = self.layout.with_files(stream, runs)
 
     def _video_weight(self, k: int, camera: str) -> Weight:
-        path = self.episodes[k].video(camera)
-        try:
-            return Weight(path.stat().st_size, self.entries[k].length, 1)
-        except FileNotFoundError as error:
-            todo = "Delete the episode's folder and convert its recording again."
-            raise DatasetError("a video is missing", episode=self.entries[k].id, stream=camera, file=path, todo=todo) from error
+        return Weight(video_bytes(self.episodes[k], camera), self.entries[k].length, 1)
 
     def _data_weight(self, k: int) -> Weight:
         numbers = sum(self.features[name]["shape"][0] for name in VECTORS)
@@ -146,7 +143,7 @@ class VersionWriter:
         """Share a file of the previous version; return the bytes that were not written again."""
         if run.kept is None or self.previous is None:
             return 0
-        return _link_or_copy(self.previous.folder / file_name(stream, run.kept), folder / file_name(stream, number))
+        return link_or_copy(self.previous.folder / file_name(stream, run.kept), folder / file_name(stream, number))
 
     def _write_videos(self, folder: Path, camera: str, tick: Callable[[], None]) -> str:
         stream = video_stream(video_key(camera))
@@ -160,9 +157,7 @@ class VersionWriter:
 
     def _stats(self, k: int) -> FeatureStats:
         """LeRobot's statistics of one episode, in the order of the features."""
-        meta = self.episodes[k].meta
-        first, task = self.layout.first_frames[k], self.layout.tasks[meta.task]
-        found = meta.stats | index_stats(meta.length, meta.rate_hz, episode_index=k, first_index=first, task_index=task)
+        found = episode_stats(k, self.episodes[k].meta, self.layout)
         return {name: found[name] for name in self.features}
 
     def _row(self, k: int, number: int) -> dict[str, Any]:
@@ -171,24 +166,28 @@ class VersionWriter:
 
     def _write_summaries(self, folder: Path, identity: dict[str, Any]) -> None:
         tasks = self.layout.tasks
-        counts = {"episodes": len(self.entries), "frames": self.layout.first_frames[-1], "tasks": len(tasks)}
+        counts = {"episodes": len(self.entries), "frames": self.layout.first_frames[-1], "tasks": len(tasks), "held_out": self.held_out}
         info = make_info(self.features, robot=self.robot, rate_hz=self.rate_hz, **counts)
         about = {**identity, "robot": self.robot, "spec_fingerprint": self.spec.conversion_fingerprint}
+        about |= {HELD_OUT: self.held_out} if self.held_out else {}
         write_tasks(folder / TASKS_FILE, tasks)
         _dump(folder / INFO_FILE, info)
         _dump(folder / STATS_FILE, self._dataset_stats())
         # On one line: Python's encoder for indented JSON would take longer than all else for a dataset of thousands.
         (folder / VERSION_FILE).write_text(json.dumps(about | self.layout.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
-        card = dataset_card(info, list(tasks), robot=self.robot, licence=self.spec.dataset.licence)
+        card = dataset_card(info, list(tasks), robot=self.robot, licence=self.spec.dataset.licence, held_out=self.held_out)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
     def _dataset_stats(self) -> dict[str, Any]:
-        """Statistics of all episodes, continued from those of the previous version if this one only adds to it."""
+        """Statistics of all episodes that trainings read, continued from those of the previous version if this one only adds to it."""
+        held_out = set(self.held_out)
+        read = [k for k in range(len(self.entries)) if k not in held_out]
         old = self.previous.layout.entries if self.previous else ()
-        if self.previous is None or self.entries[: len(old)] != old:
-            return aggregate_stats([self._stats(k) for k in range(len(self.entries))])
+        added = len(old)
+        if self.previous is None or self.entries[:added] != old or [k for k in self.held_out if k < added] != self.previous.held_out:
+            return aggregate_stats([self._stats(k) for k in read])
         known = json.loads((self.previous.folder / STATS_FILE).read_text(encoding="utf-8"))
-        return aggregate_stats([known, *(self._stats(k) for k in range(len(old), len(self.entries)))])
+        return aggregate_stats([known, *(self._stats(k) for k in read if k >= added)])
 
     def _protect(self, folder: Path) -> None:
         # Versions share inodes: a tool that opens a file of one of them for writing would change the others.
@@ -196,6 +195,16 @@ class VersionWriter:
             for number, run in enumerate(runs):
                 if run.kept is None:
                     (folder / file_name(stream, number)).chmod(0o444)
+
+
+def video_bytes(episode: Episode, camera: str) -> int:
+    """Size of an episode's video. Raise DatasetError if it is missing."""
+    path = episode.video(camera)
+    try:
+        return path.stat().st_size
+    except FileNotFoundError as error:
+        todo = "Delete the episode's folder and convert its recording again."
+        raise DatasetError("a video is missing", episode=episode.id, stream=camera, file=path, todo=todo) from error
 
 
 class _Ticks:
@@ -208,18 +217,6 @@ class _Ticks:
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, self._total)
-
-
-def _link_or_copy(source: Path, target: Path) -> int:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        shutil.copy2(source, target)
-        return 0
-    return target.stat().st_size
 
 
 def _dump(path: Path, value: Any) -> None:

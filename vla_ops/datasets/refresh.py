@@ -1,12 +1,20 @@
-"""Bring a robot's dataset up to date with its episodes: the one path behind the asset and the CLI."""
+"""Bring a robot's datasets up to date with its episodes: the one path behind the assets and the CLI."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from vla_ops.datasets.lerobot_v3 import DatasetVersion, Held, update_dataset
-from vla_ops.episodes.plan import make_plan, quarantine_reasons, usable_episodes
+from vla_ops.datasets.judged import Judged, judged, refuse_contradicted
+from vla_ops.datasets.lerobot_layout import Entry, Layout
+from vla_ops.datasets.lerobot_v3 import DatasetVersion, Held, current_version, update_dataset
+from vla_ops.datasets.lerobot_v21 import View, write_lerobot_v21
+from vla_ops.datasets.lerobot_version import VERSION_FILE
+from vla_ops.datasets.rlds import RldsSettings, RldsView, write_rlds
+from vla_ops.episodes.curate import curated_episodes
+from vla_ops.episodes.plan import make_plan, quarantine_reasons
 from vla_ops.episodes.progress import Steps
 from vla_ops.episodes.store import Episode, RobotStore
 from vla_ops.errors import DatasetError
@@ -16,29 +24,121 @@ from vla_ops.robot_file import Robot
 
 @dataclass(frozen=True)
 class Refreshed:
-    """A dataset and the episodes it was made of."""
+    """A dataset and the episodes it was made of, as curation.yaml leaves them."""
 
     made: DatasetVersion
     episodes: list[Episode]
     # Read back from its files.
     held: Held
+    # Ids of the episodes that no training reads.
+    held_out: frozenset[str]
+    # What the data say against the YAML.
+    judged: Judged
 
 
 def refresh_lerobot_v3(robot: Robot, store: RobotStore, *, say: Callable[[str], None]) -> Refreshed:
     """Write the LeRobot v3.0 dataset of all usable episodes; nothing is done where it is there.
 
-    Waits for a run that is converting the robot's recordings. Raise DatasetError with the reasons if no episode is usable, or if
-    some were made with another YAML.
+    Waits for a run that is converting the robot's recordings. Raise DatasetError with the reasons if no episode is usable, if some
+    were made with another YAML, or if curation.yaml names what is not there.
     """
     with only_one(store.root, lambda who: say(f"{robot.name}: waiting, {who} is converting its recordings")):
-        episodes = usable_episodes(store, make_plan(robot, store))
-        if not episodes:
+        curated = curated_episodes(robot, store, make_plan(robot, store))
+        if not curated.episodes:
             raise _nothing_usable(robot, store)
+        if robot.curation.decisions:
+            say(f"curation.yaml: {curated}")
         steps = Steps("lerobot_v3", say)
-        made = update_dataset(store.root / "lerobot_v3", episodes, spec=robot.spec, robot=robot.name, progress=steps.show)
+        root, held_out = store.root / "lerobot_v3", curated.held_out
+        made = update_dataset(root, curated.episodes, spec=robot.spec, robot=robot.name, progress=steps.show, held_out=held_out)
         held = Held.by(made.folder)
-    say(f"lerobot_v3 {made.summary()}")
-    return Refreshed(made, episodes, held)
+        say(f"lerobot_v3 {made.summary()}")
+        found = judged(made, curated.episodes, store, robot.spec)
+    return Refreshed(made, curated.episodes, held, held_out, found)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A dataset that something is made of, and its episodes in its order."""
+
+    version: DatasetVersion
+    episodes: list[Episode]
+
+
+def accepted_dataset(robot: Robot, store: RobotStore) -> Accepted:
+    """The v3.0 dataset in use. Raise DatasetError where there is none, where it was made with another YAML or of episodes that are not
+    those of the store any more, or where the data contradict the YAML in a check that blocks.
+    """
+    current = current_version(store.root / "lerobot_v3")
+    if current is None:
+        todo = f"Run the job {robot.name}_ingest, or `vla-ops convert {robot.name}`."
+        raise DatasetError(f"{robot.name} has no dataset yet", todo=todo)
+    made_with = json.loads((current.folder / VERSION_FILE).read_text(encoding="utf-8"))["spec_fingerprint"]
+    if made_with != robot.spec.conversion_fingerprint:
+        raise DatasetError(
+            f"the dataset of {robot.name} was made before the YAML was changed",
+            file=current.folder,
+            found=f"fingerprint {made_with}",
+            expected=robot.spec.conversion_fingerprint,
+            todo=f"Convert again first: the job {robot.name}_ingest, or `vla-ops convert {robot.name}`.",
+        )
+    episodes = episodes_of(current.folder, store)
+    refuse_contradicted(judged(current, episodes, store, robot.spec), robot.spec)
+    return Accepted(current, episodes)
+
+
+def refresh_lerobot_v21(robot: Robot, store: RobotStore, *, say: Callable[[str], None]) -> View:
+    """Write the LeRobot v2.1 view of the v3.0 dataset in use; nothing is done where it is there.
+
+    Waits for a run that is converting the robot's recordings. Raise what `accepted_dataset` raises.
+    """
+    with only_one(store.root, lambda who: say(f"{robot.name}: waiting, {who} is converting its recordings")):
+        source, steps = accepted_dataset(robot, store), Steps("lerobot_v21", say)
+        root, v30 = store.root / "lerobot_v21", source.version.folder
+        view = write_lerobot_v21(root, v30, source.episodes, spec=robot.spec, robot=robot.name, progress=steps.show)
+    say(f"lerobot_v21 {view.summary()}")
+    return view
+
+
+def refresh_rlds(robot: Robot, store: RobotStore, *, say: Callable[[str], None]) -> RldsView:
+    """Write the RLDS view of the v3.0 dataset in use, as `refresh_lerobot_v21` does."""
+    with only_one(store.root, lambda who: say(f"{robot.name}: waiting, {who} is converting its recordings")):
+        source, steps = accepted_dataset(robot, store), Steps("rlds", say)
+        options = {"settings": RldsSettings(**robot.spec.dataset.rlds.model_dump()), "progress": steps.show}
+        view = write_rlds(store.root / "rlds", source.version.folder, source.episodes, spec=robot.spec, robot=robot.name, **options)
+    say(f"rlds {view.summary()}")
+    return view
+
+
+def refresh_views(robot: Robot, store: RobotStore, *, say: Callable[[str], None]) -> list[Path]:
+    """Bring the views that the YAML asks for up to date; return their folders."""
+    makers = {"lerobot_v2.1": refresh_lerobot_v21, "rlds": refresh_rlds}
+    return [make(robot, store, say=say).folder for name, make in makers.items() if name in robot.spec.dataset.formats]
+
+
+def episodes_of(v30: Path, store: RobotStore) -> list[Episode]:
+    """The episodes of the v3.0 dataset in `v30`, in its order and with its task texts.
+
+    Raise DatasetError naming the first that was converted again or removed since.
+    """
+    entries = Layout.from_json(json.loads((v30 / VERSION_FILE).read_text(encoding="utf-8"))).entries
+    found: dict[str, Episode] = {}
+    for recording in dict.fromkeys(entry.id.rpartition("/")[0] for entry in entries):
+        found |= {episode.id: episode for episode in store.read_episodes(recording)}
+    return [_as_in(entry, found.get(entry.id), v30) for entry in entries]
+
+
+def _as_in(entry: Entry, episode: Episode | None, v30: Path) -> Episode:
+    if episode is None or episode.version != entry.version:
+        raise DatasetError(
+            "an episode of the dataset was converted again or removed since",
+            file=v30,
+            episode=entry.id,
+            found=episode.version if episode else "none in the store",
+            expected=entry.version,
+            todo="Make the v3.0 dataset again first: `lerobot_v3`, or `vla-ops convert`.",
+        )
+    return replace(episode, meta=replace(episode.meta, task=entry.task))
 
 
 def _nothing_usable(robot: Robot, store: RobotStore) -> DatasetError:
