@@ -14,6 +14,8 @@ export UV_COMPILE_BYTECODE := 1
 ROBOT ?= aloha_sim
 PORT ?= 3000
 TESTS ?=
+# Extras to install as well, such as "--extra viz".
+EXTRAS ?=
 RUN := uv run --frozen --no-sync
 
 help:  ## Show this list
@@ -23,7 +25,7 @@ setup:  ## Install uv if it is missing and everything in uv.lock into .venv
 	@command -v uv >/dev/null || { echo "== uv is missing: installing it with pip"; python3 -m pip install --user --quiet uv 2>/dev/null || python3 -m pip install --user --quiet --break-system-packages uv; }
 	@command -v uv >/dev/null || { echo "uv could not be installed; see https://docs.astral.sh/uv"; exit 1; }
 	@echo "== installing the locked packages into .venv (Python: $${UV_PYTHON:-found by uv})"
-	@uv sync --frozen --quiet
+	@uv sync --frozen --quiet $(EXTRAS)
 
 demo: setup  ## Run the whole lineage of robots/aloha_sim (ROBOT=name for another)
 	@echo "== running the job $(ROBOT)_all: recordings -> episodes -> lerobot_v3 -> norm_stats"

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vla_ops.episodes.plan import Plan
     from vla_ops.episodes.store import RobotStore
     from vla_ops.robot_file import Robot
 
@@ -23,23 +26,54 @@ def _robots() -> Path:
 
 @dataclass(frozen=True)
 class Inspect:
-    """Show what is in a recording (mcap, HDF5, Zarr) without decoding it, and a YAML to start from."""
+    """Show what is in a recording (mcap, HDF5, Zarr) without decoding it, and a YAML to start from; or one converted episode."""
 
     file: tyro.conf.Positional[Path]
-    """Recording file or folder."""
+    """Recording file or folder; with --episode, the name of a robot."""
     robot: str = "my_robot"
     """Name of the robot in the suggested YAML."""
     yaml: bool = True
     """Also print a YAML stanza to start from."""
     only_yaml: bool = False
     """Print the YAML stanza alone, to be saved: `vla-ops inspect FILE --robot NAME --only-yaml > robots/NAME/defs.yaml`."""
+    episode: Annotated[str | None, tyro.conf.arg(metavar="RECORDING/K")] = None
+    """Show this episode of a robot: what is known of it, a contact sheet, plots and, with the extra `viz`, a Rerun recording."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder for the files that show the episode. Default: VLA_OPS_HOME/ROBOT/looks/RECORDING/K."""
 
     def run(self) -> int:
-        """Print the streams and the stanza, or one of them."""
-        from vla_ops.recordings.inspect import describe, render
+        """Print the streams and the stanza, or one of them; or the episode."""
+        if self.episode is None:
+            return self._recording()
+        return self._look(self.episode)
+
+    def _look(self, wanted: str) -> int:
+        from vla_ops.episodes.look import look_at
+
+        given = {"--robot": self.robot != "my_robot", "--no-yaml": not self.yaml, "--only-yaml": self.only_yaml}
+        if wrong := [flag for flag, is_given in given.items() if is_given]:
+            raise VlaOpsError(f"{wrong[0]} is for a recording, not for --episode", todo="`vla-ops inspect ROBOT --episode RECORDING/K`.")
+        if self.file.is_file():
+            raise VlaOpsError(
+                "--episode is of a robot, and this is a file", file=self.file, todo="`vla-ops inspect ROBOT --episode RECORDING/K`."
+            )
+        robot, store = _load(str(self.file))
+        look = look_at(wanted, robot, store, out=self.out)
+        print(f"{look.facts}\n", *look.files, *([look.note] if look.note else []), sep="\n")
+        return 0
+
+    def _recording(self) -> int:
+        from vla_ops.recordings.base import OpenOptions
+        from vla_ops.recordings.inspect import describe, render, sniff_format
         from vla_ops.recordings.suggest import suggest_yaml
 
-        description = describe(str(self.file))
+        if self.out is not None:
+            raise VlaOpsError("--out is for --episode", todo="`vla-ops inspect ROBOT --episode RECORDING/K --out FOLDER`.")
+        if (self.file / "defs.yaml").is_file() or (not self.file.exists() and (_robots() / self.file / "defs.yaml").is_file()):
+            todo = f"`vla-ops inspect {self.file} --episode RECORDING/K` shows one of its episodes, `vla-ops status` what there is."
+            raise VlaOpsError(f"{self.file} is a robot, not a recording", todo=todo)
+        # A dataset that was copied in part can be looked at; converting it says what is missing.
+        description = describe(str(self.file), OpenOptions(allow_truncated=sniff_format(self.file) == "lerobot"))
         if self.only_yaml:
             print(suggest_yaml(description, self.robot), end="")
             return 0
@@ -63,19 +97,28 @@ class Convert:
     """Worker processes. Default: one for every two cores, or VLA_OPS_WORKERS."""
 
     def run(self) -> int:
-        """Convert, write the dataset, and name what is in quarantine; exit code 1 if a worker died."""
+        """Convert, write the dataset, and name what is in quarantine and what the data say against the YAML.
+
+        Exit code 1 if a worker died or a check that blocks fails.
+        """
         from vla_ops.bars import bars
-        from vla_ops.datasets.refresh import refresh_lerobot_v3
+        from vla_ops.datasets.refresh import refresh_lerobot_v3, refresh_views
         from vla_ops.episodes.ingest import ingest
         from vla_ops.episodes.plan import quarantine_reasons
 
         robot, store = _load(self.robot)
         watch = bars if sys.stdout.isatty() else None
         result = ingest(robot, store, say=print, only=self.only or None, workers=self.workers, watch=watch)
-        print(refresh_lerobot_v3(robot, store, say=print).made.folder)
-        for row in quarantine_reasons(store):
+        refreshed = refresh_lerobot_v3(robot, store, say=print)
+        print(refreshed.made.folder)
+        for row in quarantine_reasons(store, robot.curation):
             print(f"NOT IN THE DATASET: {row['reason']}", file=sys.stderr)
-        return 1 if result.lost else 0
+        blocking = refreshed.judged.against(robot.spec, "block")
+        for verdict in [*refreshed.judged.against(robot.spec, "warn"), *blocking]:
+            print(f"MEASURED {verdict.check}: {verdict}", file=sys.stderr)
+        for folder in [] if blocking else refresh_views(robot, store, say=print):
+            print(folder)
+        return 1 if result.lost or blocking else 0
 
 
 @dataclass(frozen=True)
@@ -87,17 +130,12 @@ class NormStats:
 
     def run(self) -> int:
         """Compute, write and show them."""
-        from vla_ops.datasets.lerobot_v3 import current_version
-        from vla_ops.norm_stats import compute_norm_stats, write_norm_stats
+        from vla_ops.norm_stats.refresh import refresh_norm_stats
         from vla_ops.norm_stats.table import render
 
         robot, store = _load(self.robot)
-        current = current_version(store.root / "lerobot_v3")
-        if current is None:
-            raise DatasetError(f"{robot.name} has no dataset yet", todo=f"Run `vla-ops convert {robot.name}`.")
-        stats = compute_norm_stats(current.folder, spec=robot.spec)
-        path = write_norm_stats(store.root / "norm_stats", stats)
-        print(f"{render(stats)}\n{path}")
+        refreshed = refresh_norm_stats(robot, store)
+        print(f"{render(refreshed.stats)}\n{refreshed.path}")
         return 0
 
 
@@ -119,8 +157,11 @@ class Status:
         print(f"{robot.name}\n  recordings  {len(plan.found)} ({states or 'none'})  {robot.recordings_uri}")
         made = current_version(store.root / "lerobot_v3")
         print(f"  lerobot_v3  {f'{made.episodes} episodes, {made.frames:,} frames  {made.folder}' if made else 'none yet'}")
-        print(f"  norm_stats  {_norm_stats_of(robot, store, made.version) if made else 'none yet'}")
-        for row in quarantine_reasons(store):
+        for line in _made_of(robot, store) if made else ("  norm_stats  none yet",):
+            print(line)
+        for line in _curation_of(robot, store, plan):
+            print(line)
+        for row in quarantine_reasons(store, robot.curation):
             print(f"  quarantine  {row['reason']}")
         return 0
 
@@ -131,6 +172,37 @@ type Command = (
     | Annotated[NormStats, tyro.conf.subcommand("norm-stats")]
     | Annotated[Status, tyro.conf.subcommand("status")]
 )
+
+
+def _curation_of(robot: Robot, store: RobotStore, plan: Plan) -> Iterator[str]:
+    """What curation.yaml does, or what is wrong with it."""
+    from vla_ops.episodes.curate import curated_episodes, excluded_rows
+
+    if not robot.curation.decisions:
+        return
+    try:
+        yield f"  curation    {curated_episodes(robot, store, plan)}"
+    except DatasetError as error:
+        yield f"  curation    {error}"
+    for row in excluded_rows(robot.curation, [found.file.id for found in plan.found]):
+        episode = "" if row["episode"] == "all" else f"/{row['episode']}"
+        yield f"  excluded    {row['recording']}{episode}: {row['reason']}"
+
+
+def _made_of(robot: Robot, store: RobotStore) -> Iterator[str]:
+    """What is made of the dataset in use, or why nothing may be."""
+    from vla_ops.datasets.refresh import accepted_dataset
+
+    try:
+        version = accepted_dataset(robot, store).version.version
+    except DatasetError as error:
+        yield f"  BLOCKED     {error}"
+        return
+    views = {"lerobot_v2.1": "lerobot_v21", "rlds": "rlds"}
+    for folder in (views[name] for name in robot.spec.dataset.formats if name in views):
+        found = next((store.root / folder).glob(f"{version}*"), None)
+        yield f"  {folder:<11} {found or f'none of this version yet: `vla-ops convert {robot.name}`'}"
+    yield f"  norm_stats  {_norm_stats_of(robot, store, version)}"
 
 
 def _norm_stats_of(robot: Robot, store: RobotStore, dataset_version: str) -> str:

@@ -1,13 +1,15 @@
 """`<robot>/episodes`: one partition a recording, each aligned, encoded and checked, or in quarantine with its reason."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from vla_ops.curation import CURATION
 from vla_ops.episodes.convert import Conversion
+from vla_ops.episodes.curate import excluded_rows, not_in_the_dataset
 from vla_ops.episodes.ingest import Ingested, ingest
 from vla_ops.episodes.pictures import CONTACT_SHEET, PLOT
 from vla_ops.episodes.plan import quarantine_reasons
@@ -55,6 +57,7 @@ def episodes_asset(stage: Stage) -> dg.AssetsDefinition:
         yield _usable_check(stage, result)
         yield _quality_check(stage, result)
         if not context.has_partition_key and not context.has_partition_key_range:
+            recorder.confirm_unsaid(result)
             yield dg.MaterializeResult(metadata=_summary(stage, result))
         elif alone is not None and result.converted:
             (outcome,) = result.converted
@@ -104,16 +107,31 @@ class _Recorder:
         asset_key = self.stage.key("episodes")
         self.context.log_event(dg.AssetMaterialization(asset_key, partition=outcome.recording, metadata=metadata, tags=tags))
 
-    def confirm(self, result: Ingested) -> None:
+    def confirm(self, result: Ingested, *, but: Collection[str] = ()) -> None:
         """Say again of what was converted before that it is there: Dagster takes a chosen partition without an event for a failed one."""
         for found in result.plan.found:
-            record = self.stage.store.read_recording(found.file.id) if found.state == "converted" else None
+            is_said = found.state != "converted" or found.file.id in but
+            record = None if is_said else self.stage.store.read_recording(found.file.id)
             if record is not None:
                 self.record(Conversion.from_json(record))
 
+    def confirm_unsaid(self, result: Ingested) -> None:
+        """Say of the recordings that this run had nothing to do for that they are as they should be, where Dagster cannot know it.
+
+        Those that the command line converted have no event yet. Where a trim or `must_say` was edited all need one: the code version is
+        one for all partitions, and without it they would be called out of sync for ever.
+        """
+        storage, key = self.context.instance.daemon_cursor_storage, f"vla_ops/{self.stage.robot.name}/episodes_made_by"
+        before, now = storage.get_cursor_values({key}).get(key), made_by(self.stage)
+        if before is None and now == code_version(self.stage.robot.spec.conversion_fingerprint):
+            before = now
+        known = set() if before != now else self.context.instance.get_materialized_partitions(self.stage.key("episodes"))
+        self.confirm(result, but=known)
+        storage.set_cursor_values({key: now})
+
     def flush(self, result: Ingested) -> None:
         """Name at the end what is not in the dataset."""
-        for row in quarantine_reasons(self.stage.store):
+        for row in quarantine_reasons(self.stage.store, self.stage.robot.curation):
             self.context.log.warning(f"not in the dataset: {row['reason']}")
         if result.quarantined or result.lost:
             self.context.log.warning(f"{len(result.quarantined)} recording(s) newly quarantined, {len(result.lost)} lost")
@@ -128,8 +146,10 @@ class _Recorder:
 
 
 def made_by(stage: Stage) -> str:
-    """Code version of the episodes."""
-    return code_version(stage.robot.spec.conversion_fingerprint)
+    """Code version of the episodes: of what conversion reads of the YAML, of what is cut, and of what recordings must say."""
+    spec = stage.robot.spec
+    others = [part for part in (stage.robot.curation.trimmed, spec.recordings.must_say) if part]
+    return code_version([spec.conversion_fingerprint, *others] if others else spec.conversion_fingerprint)
 
 
 def reason_of(outcome: Conversion | Lost) -> str:
@@ -209,7 +229,7 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> dg.TableMet
 
 
 def _summary(stage: Stage, result: Ingested) -> dict[str, Any]:
-    rows = quarantine_reasons(stage.store)
+    rows = not_in_the_dataset(stage.robot, stage.store, [found.file.id for found in result.plan.found])
     return {
         "recordings": len(result.plan.found),
         "converted_now": len(result.converted),
@@ -221,15 +241,17 @@ def _summary(stage: Stage, result: Ingested) -> dict[str, Any]:
 
 
 def _usable_check(stage: Stage, result: Ingested) -> dg.AssetCheckResult:
-    rows = quarantine_reasons(stage.store)
+    rows = quarantine_reasons(stage.store, stage.robot.curation)
     rows += [{"recording": lost.recording, "episode": "all", "reason": lost.reason} for lost in result.lost]
     named = "; ".join(f"{row['recording']} ({row['episode']})" for row in rows[:5]) + (" ..." if len(rows) > 5 else "")
+    excluded = excluded_rows(stage.robot.curation, [found.file.id for found in result.plan.found])
+    left_out = f", but for {len(excluded)} exclusion(s) of {CURATION}" if excluded else ""
     return dg.AssetCheckResult(
         check_name=USABLE,
         passed=not rows,
         severity=dg.AssetCheckSeverity.ERROR if result.lost else dg.AssetCheckSeverity.WARN,
-        description=f"{len(rows)} not in the dataset: {named}" if rows else "every recording is in the dataset",
-        metadata={"quarantine": table(rows, ["recording", "episode", "reason"]), "count": len(rows)},
+        description=f"{len(rows)} not in the dataset: {named}" if rows else f"every recording is in the dataset{left_out}",
+        metadata={"quarantine": table(rows, ["recording", "episode", "reason"]), "count": len(rows), "excluded": len(excluded)},
     )
 
 

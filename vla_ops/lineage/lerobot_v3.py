@@ -5,16 +5,17 @@ from typing import Any
 
 import dagster as dg
 
+from vla_ops.datasets.judged import claims
 from vla_ops.datasets.lerobot_v3 import DatasetVersion
 from vla_ops.datasets.refresh import Refreshed, refresh_lerobot_v3
 from vla_ops.episodes.pictures import CONTACT_SHEET
 from vla_ops.episodes.store import Episode
 from vla_ops.lineage.episodes import picture, table
 from vla_ops.lineage.names import Stage, code_version
-from vla_ops.lineage.semantics import semantic_check_specs, semantic_checks
+from vla_ops.lineage.semantics import say_contradictions, semantic_check_specs, semantic_checks
+from vla_ops.norm_stats import Provenance
 
 COMPLETE = "holds_every_usable_episode"
-TASKS = "every_episode_has_a_task"
 
 
 def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
@@ -24,26 +25,39 @@ def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         deps=[stage.key("episodes")],
-        code_version=code_version([spec.dataset.licence, spec.dataset.repo_id, {n: c.role for n, c in spec.cameras.items()}]),
+        code_version=_made_by(stage),
         group_name=stage.robot.name,
         kinds={"lerobot", "parquet"},
         description="All usable episodes as a LeRobot v3.0 dataset, made without decoding an image. New recordings are appended.",
         check_specs=[
             dg.AssetCheckSpec(COMPLETE, asset=key, blocking=True, description="Frames and episodes are those of the episode folders."),
-            dg.AssetCheckSpec(TASKS, asset=key, description="No task text is empty."),
             *semantic_check_specs(stage, key),
         ],
     )
     def lerobot_v3(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         refreshed = refresh_lerobot_v3(stage.robot, stage.store, say=context.log.info)
         made, episodes = refreshed.made, refreshed.episodes
+        say_contradictions(context.log, stage.robot.spec, refreshed.judged)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(made.version),
-            metadata=_metadata(stage, made, episodes) | {"repo_id": spec.dataset.repo_id},
-            check_results=[_complete(refreshed), _tasks(episodes), *semantic_checks(stage, episodes)],
+            metadata=_metadata(stage, made, episodes) | _curated(refreshed) | {"repo_id": spec.dataset.repo_id},
+            check_results=[_complete(refreshed), *semantic_checks(stage, refreshed.judged)],
         )
 
     return lerobot_v3
+
+
+def _made_by(stage: Stage) -> str:
+    """Code version: what of the YAML and of the curation the dataset, its checks or its page show."""
+    spec, decisions = stage.robot.spec, stage.robot.curation.decisions
+    read = [spec.dataset.licence, spec.dataset.repo_id, claims(spec), _deltas(stage)]
+    return code_version([*read, decisions] if decisions else read)
+
+
+def _curated(refreshed: Refreshed) -> dict[str, Any]:
+    """The episodes that no training reads."""
+    rows = [{"episode": e.id, "frames": e.meta.length} for e in refreshed.episodes if e.id in refreshed.held_out]
+    return {"held_out": len(rows)} | ({"held_out_episodes": table(rows, ["episode", "frames"])} if rows else {})
 
 
 def _metadata(stage: Stage, made: DatasetVersion, episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -76,11 +90,14 @@ def _dimensions(stage: Stage) -> list[dict[str, Any]]:
     rows = [
         {"vector": "state", "index": i, "name": d.name, "unit": d.unit, "kind": d.kind, "delta": ""} for i, d in enumerate(spec.state_dims)
     ]
-    for i, (dim, delta) in enumerate(zip(spec.action_dims, spec.delta_mask, strict=True)):
-        rows.append(
-            {"vector": "action", "index": i, "name": dim.name, "unit": dim.unit, "kind": dim.kind, "delta": "yes" if delta else "no"}
-        )
+    for i, (dim, delta) in enumerate(zip(spec.action_dims, _deltas(stage), strict=True)):
+        rows.append({"vector": "action", "index": i, "name": dim.name, "unit": dim.unit, "kind": dim.kind, "delta": delta})
     return rows
+
+
+def _deltas(stage: Stage) -> Sequence[str]:
+    """How each action dimension is delta-encoded for a model."""
+    return Provenance.of(stage.robot.spec, robot=stage.robot.name, dataset_version="").deltas
 
 
 def _columns(stage: Stage) -> list[dg.TableColumn]:
@@ -103,13 +120,4 @@ def _complete(refreshed: Refreshed) -> dg.AssetCheckResult:
         passed=(held.listed, held.frames) == (len(episodes), frames),
         description=f"read back from the files: {held.listed} episodes, {held.frames} frames; episode folders: {len(episodes)}, {frames}",
         metadata={"dataset_frames": held.frames, "episode_frames": frames},
-    )
-
-
-def _tasks(episodes: Sequence[Episode]) -> dg.AssetCheckResult:
-    empty = [e.id for e in episodes if not e.meta.task.strip()]
-    return dg.AssetCheckResult(
-        check_name=TASKS,
-        passed=not empty,
-        description=f"{len(empty)} without a task text, first: {empty[0]}" if empty else "every episode has one",
     )

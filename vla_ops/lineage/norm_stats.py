@@ -4,12 +4,11 @@ from typing import Any
 
 import dagster as dg
 
-from vla_ops.datasets.lerobot_v3 import current_version
 from vla_ops.episodes.plan import quarantine_reasons
-from vla_ops.errors import DatasetError
 from vla_ops.lineage.episodes import table
 from vla_ops.lineage.names import Stage, code_version
-from vla_ops.norm_stats import NormStats, Provenance, compute_norm_stats, narrow_dimensions, write_norm_stats
+from vla_ops.norm_stats import NormStats, Provenance, narrow_dimensions
+from vla_ops.norm_stats.refresh import refresh_norm_stats
 from vla_ops.norm_stats.table import COLUMNS, stats_rows
 
 COUNT = "count_is_frames_times_horizon"
@@ -33,21 +32,18 @@ def norm_stats_asset(stage: Stage) -> dg.AssetsDefinition:
         ],
     )
     def norm_stats(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        current = current_version(stage.store.root / "lerobot_v3")
-        if current is None:
-            raise DatasetError(f"{stage.robot.name} has no dataset yet", todo=f"Run the job {stage.robot.name}_ingest.")
-        stats = compute_norm_stats(current.folder, spec=stage.robot.spec)
-        path = write_norm_stats(stage.store.root / "norm_stats", stats)
+        refreshed = refresh_norm_stats(stage.robot, stage.store)
+        stats, path = refreshed.stats, refreshed.path
         context.log.info(f"{stats.frames:,} frames x horizon {stats.provenance.horizon} = {stats.actions.count:,} actions: {path}")
         for narrow in narrow_dimensions(stats):
             context.log.warning(f"narrow dimension {narrow}")
         # The last step of the ingest job: whoever reads only the end of its log sees what is missing.
-        for row in quarantine_reasons(stage.store):
+        for row in quarantine_reasons(stage.store, stage.robot.curation):
             context.log.warning(f"NOT IN THE DATASET: {row['reason']}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(stats.version),
             metadata=_metadata(stats) | {"path": dg.MetadataValue.path(str(path))},
-            check_results=[_count_check(stats, current.frames), _narrow_check(stats)],
+            check_results=[_count_check(stats, refreshed.dataset.training_frames), _narrow_check(stats)],
         )
 
     return norm_stats
@@ -57,9 +53,12 @@ def _metadata(stats: NormStats) -> dict[str, Any]:
     made = stats.provenance
     return {
         "frames": stats.frames,
+        "held_out_episodes": stats.held_out,
         "actions_counted": stats.actions.count,
         "action_horizon": made.horizon,
         "action_space": made.action_space,
+        **({"rotation_delta": made.rotation_delta} if made.rotation_delta else {}),
+        **({"adapt_to_pi": True} if made.adapt_to_pi else {}),
         "dataset_version": made.dataset_version,
         "statistics": table(stats_rows(stats), COLUMNS),
     }
@@ -70,7 +69,7 @@ def _count_check(stats: NormStats, frames: int) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=COUNT,
         passed=stats.frames == frames and stats.actions.count == frames * horizon,
-        description=f"counted {stats.frames} states and {stats.actions.count} actions; the dataset has {frames} frames, horizon {horizon}",
+        description=f"counted {stats.frames} states and {stats.actions.count} actions; training has {frames} frames, horizon {horizon}",
     )
 
 

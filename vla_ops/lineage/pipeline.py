@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict
 
 from vla_ops.lineage.episodes import episodes_asset
 from vla_ops.lineage.lerobot_v3 import lerobot_v3_asset
+from vla_ops.lineage.look import look_job
 from vla_ops.lineage.names import Stage
 from vla_ops.lineage.norm_stats import norm_stats_asset
 from vla_ops.lineage.recordings import reconvert_schedule, recordings_asset, recordings_sensor
 from vla_ops.lineage.scaffold import RobotScaffolder
+from vla_ops.lineage.views import view_assets
 from vla_ops.robot import RobotSpec
 from vla_ops.robot_file import Robot, load_robot
 
@@ -56,7 +58,7 @@ class _AsWritten(BaseModel):
 def robot_definitions(robot: Robot) -> dg.Definitions:
     """Everything Dagster knows of one robot."""
     stage = Stage.of(robot)
-    data = [episodes_asset(stage), lerobot_v3_asset(stage), norm_stats_asset(stage)]
+    data = [episodes_asset(stage), lerobot_v3_asset(stage), *view_assets(stage), norm_stats_asset(stage)]
     everything = dg.AssetSelection.assets(*(asset.key for asset in data))
     common: dict[str, Any] = {"executor_def": dg.in_process_executor, "tags": {"vla_ops/robot": robot.name, "vla_ops/ingest": robot.name}}
     jobs = [
@@ -67,7 +69,7 @@ def robot_definitions(robot: Robot) -> dg.Definitions:
     ]
     return dg.Definitions(
         assets=[recordings_asset(stage), *data],
-        jobs=jobs,
+        jobs=[*jobs, look_job(stage)],
         sensors=[recordings_sensor(stage, f"{robot.name}_ingest")],
         schedules=[reconvert_schedule(stage, f"{robot.name}_ingest")] if robot.spec.reconvert else [],
     )

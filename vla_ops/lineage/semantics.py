@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from vla_ops.episodes.semantics import JUDGES, Seen, Verdict, contradictions, judge
-from vla_ops.episodes.store import Episode
-from vla_ops.lineage.episodes import table
+from vla_ops.datasets.judged import Judged
+from vla_ops.episodes.semantics import JUDGES, Verdict, contradictions
+from vla_ops.lineage.episodes import picture, table
 from vla_ops.lineage.names import Stage
+from vla_ops.robot import RobotSpec
 from vla_ops.spec import ChecksSpec
 
 # How many contradictions are said in full; all of them are in the table.
@@ -26,9 +28,9 @@ def semantic_check_specs(stage: Stage, key: dg.AssetKey) -> list[dg.AssetCheckSp
     ]
 
 
-def semantic_checks(stage: Stage, episodes: Sequence[Episode]) -> Iterator[dg.AssetCheckResult]:
-    """Measure, and hold it against the YAML."""
-    for check, verdicts in judge(Seen.of(episodes), stage.robot.spec).items():
+def semantic_checks(stage: Stage, found: Judged) -> Iterator[dg.AssetCheckResult]:
+    """What was measured, check by check."""
+    for check, verdicts in found.verdicts.items():
         wrong = contradictions(verdicts)
         blocks = getattr(stage.robot.spec.checks, check) == "block"
         yield dg.AssetCheckResult(
@@ -36,15 +38,24 @@ def semantic_checks(stage: Stage, episodes: Sequence[Episode]) -> Iterator[dg.As
             passed=not wrong,
             severity=dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN,
             description=_said(wrong, verdicts),
-            metadata={"verdicts": table([_row(v) for v in [*wrong, *(v for v in verdicts if v not in wrong)]], _COLUMNS)},
+            metadata=_metadata(verdicts) | ({"picture": picture(found.picture)} if check == "actions" else {}),
         )
+
+
+def say_contradictions(log: logging.Logger, spec: RobotSpec, found: Judged) -> None:
+    """Log every contradiction: whoever has the terminal alone sees no asset check."""
+    for level, say in (("warn", log.warning), ("block", log.error)):
+        for verdict in found.against(spec, level):
+            say(f"MEASURED {verdict.check}: {verdict}")
 
 
 _COLUMNS = ["subject", "answer", "found", "claimed", "todo"]
 
 
-def _row(verdict: Verdict) -> dict[str, str]:
-    return {column: getattr(verdict, column) for column in _COLUMNS}
+def _metadata(verdicts: Sequence[Verdict]) -> dict[str, dg.TableMetadataValue]:
+    """The table of verdicts, contradictions first."""
+    ordered = sorted(verdicts, key=lambda verdict: verdict.answer != "contradicts")
+    return {"verdicts": table([{column: getattr(verdict, column) for column in _COLUMNS} for verdict in ordered], _COLUMNS)}
 
 
 def _said(wrong: Sequence[Verdict], verdicts: Sequence[Verdict]) -> str:

@@ -20,7 +20,7 @@ from vla_ops.episodes.store import RobotStore
 from vla_ops.files import only_one
 from vla_ops_tests.lineage.conftest import Lineage
 
-HEAVY = ("torch", "jax", "flax", "lerobot", "transformers", "av", "tensorflow", "ray", "h5py", "zarr")
+HEAVY = ("torch", "jax", "flax", "lerobot", "transformers", "av", "tensorflow", "ray", "h5py", "zarr", "rerun")
 
 
 def graph_of(definitions: dg.Definitions) -> dict[str, Any]:
