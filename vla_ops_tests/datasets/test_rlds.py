@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +33,7 @@ from vla_ops_tests.datasets.rlds_reading import (
     split_records,
     views,
 )  # fmt: skip
+from vla_ops_tests.isolated import run_isolated
 
 
 @pytest.fixture(scope="module")
@@ -312,17 +311,11 @@ np.savez(out, **found)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("uv") is None, reason="uv makes the environment of TensorFlow")
+@pytest.mark.timeout(1200)  # The environment may have to be fetched first.
 def test_the_real_tensorflow_datasets_reads_every_value(made, episodes, tmp_path):
     view = made[1]
-    packages = [part for name in ("tensorflow-datasets==4.9.10", "tensorflow-cpu==2.21.0") for part in ("--with", name)]
-    command = ["uv", "run", "--isolated", "--no-project", "--python", sys.executable, *packages, "python"]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    out = tmp_path / "found.npz"
-    said = subprocess.run(
-        [*command, "-c", READER, view.folder, view.name, out], env=environment, capture_output=True, text=True, check=False
-    )
-    assert said.returncode == 0, said.stderr[-3000:]
+    packages, out = ["tensorflow-datasets==4.9.10", "tensorflow-cpu==2.21.0"], tmp_path / "found.npz"
+    run_isolated(packages, READER, view.folder, view.name, out, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
     with np.load(out) as archive:
         found = dict(archive)
     for split, held in (("train", [episodes[0], *episodes[2:]]), ("val", [episodes[1]])):
