@@ -288,3 +288,10 @@ def test_inspect_of_a_file_with_nothing_to_convert_gives_no_yaml(vla_ops: Termin
     assert "There is nothing in it to convert." in ran.out
     assert "RobotPipeline" not in ran.out
     assert_refused(vla_ops("inspect", tmp_path / "texts.hdf5", "--only-yaml"), "nothing in it to convert", "texts.hdf5")
+
+
+def test_a_dataset_that_was_copied_in_part_can_be_looked_at_and_says_what_is_missing(vla_ops: Terminal, recordings_dir: Path):
+    ran = vla_ops("inspect", recordings_dir / "lerobot/unitree_g1_v21_partial")
+    assert ran.code == 0
+    assert "note: 98 of 100 episodes that meta/ lists are not there" in ran.out
+    assert "    format: lerobot\n" in ran.out

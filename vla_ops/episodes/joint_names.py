@@ -52,20 +52,21 @@ def check_joint_names(written: Sequence[str], part: VectorPart, source: Source) 
     `written` are the messages' names of all columns of the stream, of which `source` takes as many as `part` has names. Names of a
     rotation that is `written_as` another form are those of no column.
     """
+    if part.written_as is not None:
+        return
     if part.joints is not None:
-        _check_beside_joints(part, source)
-    elif written and part.written_as is None:
+        _check_beside_joints(part, part.joints, source)
+    elif written:
         _check_columns(written, part, source)
 
 
-def _check_beside_joints(part: VectorPart, source: Source) -> None:
+def _check_beside_joints(part: VectorPart, joints: Sequence[str], source: Source) -> None:
     """`names` beside `joints` may say what they like, but not what another one of `joints` is called: then one of the lists is wrong."""
-    joints = part.joints or []
-    for name, joint in zip(part.names, joints, strict=False):
+    for name, joint in zip(part.names, joints, strict=True):
         other = _column_called(name, joints)
         if other is not None and joints[other].casefold() != joint.casefold():
             raise SchemaMismatchError(
-                f"the YAML calls {joint!r} of the messages {name!r}, and {joints[other]!r} by another name",
+                f"the YAML calls the messages' {joint!r} {name!r}, which is what they call another of `joints`",
                 stream=source.stream,
                 dimension=name,
                 found=f"names: [{', '.join(part.names)}]",
@@ -108,6 +109,6 @@ def _swapped(name: str, column: int, other: int, *, written: Sequence[str], part
         dimension=name,
         found=f"column {column} is {written[column]!r} and column {other} is {written[other]!r} in the messages",
         expected=f"{name!r} where the messages have {written[other]!r}",
-        todo=f"Write `source: {whole}` with `joints: [{', '.join(by_name)}]` if the messages are right, "
-        f"or with `joints: [{', '.join(by_column)}]` if the columns are.{ptk}",
+        todo=f"Write `source: {whole}` with `joints: [{', '.join(by_name)}]` to read them by name; or, if these columns are meant, "
+        f"name them as the messages do.{ptk}",
     )

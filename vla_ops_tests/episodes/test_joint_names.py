@@ -42,7 +42,20 @@ def test_two_joints_in_the_wrong_order_are_named_with_the_line_that_reads_them_b
     assert "stream /arm, dimension left_shoulder_lift" in said
     assert "column 0 is 'shoulder_pan' and column 1 is 'shoulder_lift' in the messages" in said
     assert "`source: /arm.position` with `joints: [shoulder_lift, shoulder_pan, elbow_flex]`" in said
-    assert "or with `joints: [shoulder_pan, shoulder_lift, elbow_flex]` if the columns are" in said
+    assert "or, if these columns are meant, name them as the messages do" in said
+
+
+def test_names_beside_joints_may_be_others_but_not_those_of_another_joint(tmp_path: Path):
+    swapped = {"source": "/arm.position", "joints": ["shoulder_pan", "shoulder_lift"], "unit": "rad"}
+    with pytest.raises(SchemaMismatchError) as refused:
+        read(tmp_path, PTK, swapped | {"names": ["left_shoulder_lift", "left_shoulder_pan"]})
+    said = str(refused.value)
+    assert "the YAML calls the messages' 'shoulder_pan' 'left_shoulder_lift', which is what they call another of `joints`" in said
+    assert "stream /arm, dimension left_shoulder_lift" in said
+    assert "expected the order of joints: [shoulder_pan, shoulder_lift]" in said
+    everything = joints(5, 7).values
+    for names in (["pan", "lift"], ["j1", "j2"], ["left_shoulder_pan", "left_shoulder_lift"]):
+        np.testing.assert_allclose(read(tmp_path, PTK, swapped | {"names": names}), everything[:, :2])
 
 
 @pytest.mark.parametrize("prefix", ["", "left_", "right_", "L_", "r_"])

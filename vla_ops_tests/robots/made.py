@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from vla_ops.episodes.plan import quarantine_reasons
-from vla_ops_tests.robots.shipped import Ingestion
+from vla_ops_tests.robots.shipped import Ingestion, Motion
 
 type Float64 = npt.NDArray[np.float64]
 
@@ -35,6 +36,20 @@ def columns(done: Ingestion, episode: int, vector: str) -> dict[str, Float64]:
     rows = np.asarray(table["episode_index"]) == episode
     values = np.stack(table[_VECTORS[vector]].to_pylist())[rows].astype(np.float64)
     return dict(zip(names(done, vector), values.T, strict=True))
+
+
+def matrix(done: Ingestion, episode: int, vector: str) -> Float64:
+    """State or action of an episode of the dataset, [frames, d]."""
+    return np.stack(list(columns(done, episode, vector).values()), axis=1)
+
+
+def check_rows(done: Ingestion, motions: Iterable[Motion], named: Sequence[str]) -> None:
+    """Every episode has the state and the command of its motion, each column under its name."""
+    for episode, motion in enumerate(motions):
+        for vector, rows in (("state", motion.state), ("action", motion.command)):
+            values = columns(done, episode, vector)
+            for column, name in enumerate(named):
+                np.testing.assert_allclose(values[name], rows[:, column], atol=1e-6, err_msg=f"{vector} {name}")
 
 
 def tasks(done: Ingestion) -> list[str]:

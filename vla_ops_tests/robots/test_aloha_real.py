@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vla_ops_tests.robots.hdf5_collectors import write_aloha_real
-from vla_ops_tests.robots.made import cameras, check_good, columns, mask, names, norm_stats, reason, tasks
+from vla_ops_tests.robots.made import cameras, check_good, check_rows, mask, names, norm_stats, reason, tasks
 from vla_ops_tests.robots.shipped import Motion, Shipped, reach
 from vla_ops_tests.robots.variants import write_instead
 
@@ -40,11 +40,7 @@ def test_two_tasks_become_a_dataset_of_fourteen_dimensions_and_four_cameras(ship
     }  # fmt: skip
     assert cameras(done) == {camera: [48, 80, 3] for camera in CAMERAS}
     assert tasks(done) == ["open the cup", "transfer the tape"]
-    for episode, moved in enumerate(motions.values()):
-        for vector, rows in (("state", moved.state), ("action", moved.command)):
-            values = columns(done, episode, vector)
-            for column, name in enumerate(NAMES):
-                np.testing.assert_allclose(values[name], rows[:, column], atol=1e-6, err_msg=f"{vector} {name}")
+    check_rows(done, motions.values(), NAMES)
 
 
 def test_norm_stats_are_in_pis_space_until_it_is_switched_off_and_the_dataset_never_is(shipped: Make) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vla_ops_tests.recordings.pictures import frame_picture
 from vla_ops_tests.robots.alone import refusal
-from vla_ops_tests.robots.made import cameras, check_good, columns, mask, names, tasks
+from vla_ops_tests.robots.made import cameras, check_good, mask, matrix, names, tasks
 from vla_ops_tests.robots.motions import as_float32, sway
 from vla_ops_tests.robots.shipped import Float64, Ingestion, Shipped
 
@@ -45,11 +45,6 @@ def write_droid(path: Path, *, seed: int, attributes: dict[str, str], images: bo
             shots = np.stack([frame_picture(k, camera=camera, size=(90, 160)) for k in range(STEPS)])
             file.create_dataset(f"observation/image/{name}", data=shots)
     return numbers
-
-
-def matrix(done: Ingestion, episode: int, vector: str) -> Float64:
-    """State or action of an episode of the dataset, [frames, d]."""
-    return np.stack(list(columns(done, episode, vector).values()), axis=1)
 
 
 def test_trajectories_become_a_dataset_of_velocities_that_no_state_is_subtracted_from(shipped: Ship):

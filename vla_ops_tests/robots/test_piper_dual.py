@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vla_ops_tests.robots.hdf5_collectors import clock, write_cobot_magic, write_piper, write_piper_ros2
-from vla_ops_tests.robots.made import cameras, check_good, columns, mask, names, on_timeline, reason, tasks
+from vla_ops_tests.robots.made import cameras, check_good, check_rows, columns, mask, names, on_timeline, reason, tasks
 from vla_ops_tests.robots.shipped import Motion, Shipped, reach
 from vla_ops_tests.robots.variants import write_instead
 
@@ -38,11 +38,7 @@ def test_cobot_magic_becomes_a_dataset_of_fourteen_dimensions_led_by_the_leaders
     }  # fmt: skip
     assert cameras(done) == {camera: [48, 80, 3] for camera in CAMERAS}
     assert tasks(done) == ["fold the towel", "hand over"]
-    for episode, motion in enumerate(motions.values()):
-        for vector, rows in (("state", motion.state), ("action", motion.command)):
-            values = columns(done, episode, vector)
-            for column, name in enumerate(NAMES):
-                np.testing.assert_allclose(values[name], rows[:, column], atol=1e-6, err_msg=f"{vector} {name}")
+    check_rows(done, motions.values(), NAMES)
 
 
 def test_the_forks_two_armed_files_are_read_with_the_lines_in_the_header(shipped: Make) -> None:

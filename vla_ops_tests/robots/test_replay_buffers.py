@@ -12,17 +12,12 @@ import numpy as np
 from vla_ops_tests.recordings.pictures import frame_number
 from vla_ops_tests.robots.alone import convert_alone, refusal
 from vla_ops_tests.robots.buffer_files import cut_pusht, write_umi
-from vla_ops_tests.robots.made import cameras, check_good, columns, mask, names, tasks
-from vla_ops_tests.robots.shipped import Float64, Ingestion, Shipped
+from vla_ops_tests.robots.made import cameras, check_good, mask, matrix, names, tasks
+from vla_ops_tests.robots.shipped import Ingestion, Shipped
 
 type Ship = Callable[[str], Shipped]
 
 PUSHT = "zarr/pusht_cchi_v7_replay.zarr.zip"
-
-
-def matrix(done: Ingestion, episode: int, vector: str) -> Float64:
-    """State or action of an episode of the dataset, [frames, d]."""
-    return np.stack(list(columns(done, episode, vector).values()), axis=1)
 
 
 TASK = "put_the_cup_on_the_saucer"

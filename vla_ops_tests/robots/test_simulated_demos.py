@@ -10,17 +10,12 @@ import numpy as np
 from vla_ops_tests.recordings.pictures import Picture, frame_number
 from vla_ops_tests.robots.alone import refusal
 from vla_ops_tests.robots.demo_files import Demo, demo, write_libero, write_robomimic
-from vla_ops_tests.robots.made import cameras, check_good, columns, mask, names, norm_stats, tasks
-from vla_ops_tests.robots.shipped import Float64, Ingestion, Shipped
+from vla_ops_tests.robots.made import cameras, check_good, mask, matrix, names, norm_stats, tasks
+from vla_ops_tests.robots.shipped import Ingestion, Shipped
 
 type Ship = Callable[[str], Shipped]
 
 DELTAS = ["dx", "dy", "dz", "drx", "dry", "drz", "gripper"]
-
-
-def matrix(done: Ingestion, episode: int, vector: str) -> Float64:
-    """State or action of an episode of the dataset, [frames, d]."""
-    return np.stack(list(columns(done, episode, vector).values()), axis=1)
 
 
 def pictures(done: Ingestion, recording: str, camera: str) -> list[Picture]:

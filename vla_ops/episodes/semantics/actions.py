@@ -174,6 +174,16 @@ def shifted(action: Float64, state: Float64, lead: int) -> tuple[Float64, Float6
     return action[-lead:], state[:lead]
 
 
+def correlation_at(sample: Sequence[Series], action: int, state: int, lead: int) -> float:
+    """Correlation of an action with the state `lead` frames later over all episodes; 0 where one of them does not move."""
+    pieces = [shifted(s.action[:, action], s.state[:, state], lead) for s in sample if len(s.state) > abs(lead)]
+    if not pieces:
+        return 0.0
+    a, s = (np.concatenate(values) for values in zip(*pieces, strict=True))
+    spread = float(a.std() * s.std())
+    return float(np.mean((a - a.mean()) * (s - s.mean())) / spread) if spread else 0.0
+
+
 def _size(unit: Unit) -> float:
     return next((sizes[unit] for sizes in _SIZES if unit in sizes), 1.0)
 

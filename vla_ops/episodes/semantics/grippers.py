@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from vla_ops.episodes.joint_names import sides_of
-from vla_ops.episodes.semantics.actions import LONGEST_LAG_S, measure_actions, shifted
+from vla_ops.episodes.semantics.actions import LONGEST_LAG_S, correlation_at, measure_actions
 from vla_ops.episodes.semantics.episode_list import named
 from vla_ops.episodes.semantics.parts import Placed, placed_parts
 from vla_ops.episodes.semantics.seen import Float64, Seen, Series
@@ -120,19 +120,10 @@ def _is_delta(sample: Sequence[Series], spec: RobotSpec, command: int, finger: i
 
 def _correlation(sample: Sequence[Series], command: int, finger: int, rate_hz: float) -> tuple[int, float]:
     """The lead (frames) at which command and state resemble each other most, and how; 0 where they do at two leads in two ways."""
-    curve = [_at_lead(sample, command, finger, lead) for lead in range(round(LONGEST_LAG_S * rate_hz) + 1)]
+    curve = [correlation_at(sample, command, finger, lead) for lead in range(round(LONGEST_LAG_S * rate_hz) + 1)]
     best = int(np.argmax(np.abs(curve)))
     against = max(0.0, *(-np.sign(curve[best]) * np.asarray(curve)))
     return best, 0.0 if against > _AMBIGUOUS * abs(curve[best]) else curve[best]
-
-
-def _at_lead(sample: Sequence[Series], command: int, finger: int, lead: int) -> float:
-    pieces = [shifted(s.action[:, command], s.state[:, finger], lead) for s in sample if len(s.state) > lead]
-    if not pieces:
-        return 0.0
-    a, s = (np.concatenate(values) for values in zip(*pieces, strict=True))
-    spread = float(a.std() * s.std())
-    return float(np.mean((a - a.mean()) * (s - s.mean())) / spread) if spread else 0.0
 
 
 def _held_against(spec: RobotSpec, pair: tuple[int, int], lead: int, correlation: float, *, odd: Sequence[str]) -> Verdict:

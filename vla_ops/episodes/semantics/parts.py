@@ -36,8 +36,9 @@ class Placed:
         return getattr(series, self.vector)[:, self.columns]
 
     def line(self, text: str) -> str:
-        """What to write where: the entry is found by its source."""
-        return f"Write `{text}` in the entry of `{self.vector}` that reads `{self.part.source}`"
+        """What to write where: the entry is found by its source, and where several read it by its joints."""
+        joints = f" with `joints: [{', '.join(self.part.joints)}]`" if self.part.joints else ""
+        return f"Write `{text}` in the entry of `{self.vector}` that reads `{self.part.source}`{joints}"
 
 
 def placed_parts(spec: RobotSpec) -> list[Placed]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vla_ops.episodes.semantics.actions import LONGEST_LAG_S, partner, shifted
+from vla_ops.episodes.semantics.actions import LONGEST_LAG_S, correlation_at, partner
 from vla_ops.episodes.semantics.seen import Float64, Seen, Series
 from vla_ops.episodes.semantics.verdict import Verdict, contradictions
 from vla_ops.robot import RobotSpec
@@ -92,7 +92,7 @@ def _lanes(sample: Sequence[Series], spec: RobotSpec) -> list[_Lane]:
         episode, start = _liveliest(sample, k, round(_EXCERPT_S * rate_hz))
         cut = slice(start, start + round(_EXCERPT_S * rate_hz))
         state = None if pair is None else episode.state[cut, pair]
-        curve = None if pair is None else _correlations(sample, k, pair, round(LONGEST_LAG_S * rate_hz))
+        curve = None if pair is None else _curve(sample, k, pair, round(LONGEST_LAG_S * rate_hz))
         lanes.append(_Lane(dim.name, episode.action[cut, k], state, curve))
     return lanes
 
@@ -103,14 +103,6 @@ def _liveliest(sample: Sequence[Series], k: int, frames: int) -> tuple[Series, i
     return max(places, key=lambda place: float(np.ptp(place[0].action[place[1] : place[1] + frames, k])))
 
 
-def _correlations(sample: Sequence[Series], k: int, pair: int, longest: int) -> Float64:
-    """Correlation of action and state at each lead from -longest to longest frames, [2 * longest + 1]; 0 where nothing moves."""
-    found = np.zeros(2 * longest + 1)
-    for place, lead in enumerate(range(-longest, longest + 1)):
-        pieces = [shifted(e.action[:, k], e.state[:, pair], lead) for e in sample if len(e.state) > 2 * longest]
-        if not pieces:
-            continue
-        action, state = (np.concatenate(values) for values in zip(*pieces, strict=True))
-        spread = float(action.std() * state.std())
-        found[place] = np.mean((action - action.mean()) * (state - state.mean())) / spread if spread else 0.0
-    return found
+def _curve(sample: Sequence[Series], k: int, pair: int, longest: int) -> Float64:
+    """Correlation of action and state at each lead from -longest to longest frames, [2 * longest + 1]."""
+    return np.array([correlation_at(sample, k, pair, lead) for lead in range(-longest, longest + 1)])
