@@ -8,13 +8,23 @@
     │   ├── RecordingFormatError    not that format, truncated, corrupt
     │   ├── StreamNotFoundError     a mapped topic, dataset or field is not there
     │   ├── UnknownEncodingError    a message or image encoding nobody here can read
-    │   └── UnsafePathError         a link or archive entry that leaves the recording
+    │   ├── UnsafePathError         a link or archive entry that leaves the recording
+    │   └── OutOfReachError         it cannot be fetched from its store now   -> look at the network and the credentials; tried again
     ├── AlignmentError         streams do not fit one timeline           -> look at clocks, rates and gaps
     ├── SchemaMismatchError    dimensions or resolutions differ from the spec, or change midway
     ├── QualityError           an episode crosses a threshold set to `quarantine`
     ├── DatasetError           a dataset view cannot be made or read
     ├── StatsMismatchError     norm stats that do not fit the data
-    └── StoreError             VLA_OPS_HOME cannot be written
+    ├── CheckpointError        a checkpoint is damaged, or of another model
+    ├── ParityError            a model converted for PyTorch does not compute what the trained one does: there is no export of it
+    ├── PromptError            a prompt that is missing, or has more tokens than the model takes
+    ├── LoaderError            batches for training cannot be loaded: a process that decodes images died, settings that do not fit
+    ├── PolicyError            a checkpoint cannot be run as asked, or does not compute what was trained
+    ├── RequestError           a client's message cannot be answered     -> send what the message says is expected
+    ├── TrainingError          a training cannot start or go on as asked: a loss that is not a number, another recipe than the run's
+    ├── FetchError             a file from elsewhere cannot be had, or is not the one that was asked for
+    ├── StoreError             VLA_OPS_HOME cannot be written
+    └── ClusterError           the machines that are to convert cannot be used -> look at `conversion` in the YAML, and at the cluster
 """
 
 from __future__ import annotations
@@ -96,6 +106,10 @@ class UnsafePathError(RecordingError, ValueError):
     """A link or archive entry that points out of the recording."""
 
 
+class OutOfReachError(RecordingError):
+    """A recording in a remote store cannot be fetched now, or changed meanwhile: nothing is wrong with what is in it."""
+
+
 class AlignmentError(VlaOpsError):
     """Streams cannot be brought onto one timeline."""
 
@@ -116,5 +130,41 @@ class StatsMismatchError(VlaOpsError, ValueError):
     """Norm stats do not belong to this data."""
 
 
+class ParityError(VlaOpsError):
+    """An exported model does not compute what the trained one does."""
+
+
+class PromptError(VlaOpsError, ValueError):
+    """A prompt is missing, or has more tokens than the model takes."""
+
+
+class LoaderError(VlaOpsError, RuntimeError):
+    """Batches for training cannot be loaded: a process that decodes images has died, or settings do not fit one another."""
+
+
+class TrainingError(VlaOpsError, RuntimeError):
+    """A training cannot start or go on as asked: its loss is not a number any more, the recipe is not the run's, devices do not fit."""
+
+
+class PolicyError(VlaOpsError, RuntimeError):
+    """A checkpoint cannot be run as asked, or what it computes is not what was trained and evaluated."""
+
+
+class RequestError(VlaOpsError, ValueError):
+    """A client's message is none, is too large, or cannot be answered now."""
+
+
+class FetchError(VlaOpsError, OSError):
+    """A file from elsewhere (a tokenizer, norm stats, a checkpoint) cannot be had, or is not the one that was asked for."""
+
+
+class CheckpointError(VlaOpsError, ValueError):
+    """A checkpoint is damaged, or of another model."""
+
+
 class StoreError(VlaOpsError, OSError):
     """The store under VLA_OPS_HOME cannot be read or written."""
+
+
+class ClusterError(VlaOpsError):
+    """A cluster cannot be reached, or its nodes cannot do the work."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import secrets
@@ -87,14 +88,48 @@ def write_json(target: Path, value: Any) -> None:
         work.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def sweep(folder: Path) -> list[Path]:
-    """Remove what killed processes left directly in `folder`; return what was removed."""
+def sweep(folder: Path, *, target: str = "") -> list[Path]:
+    """Remove what killed processes left directly in `folder`, by default whatever it was to become; return what was removed."""
     if not folder.is_dir():
         return []
-    left = [p for p in folder.iterdir() if is_work_in_progress(p) and not _in_use(p)]
+    mine = (p for p in folder.iterdir() if is_work_in_progress(p) and (not target or p.name.startswith(f"{target}{_MARK}")))
+    left = [p for p in mine if not _in_use(p)]
     for path in left:
         _remove(path)
     return left
+
+
+def discard_work(target: Path) -> None:
+    """Remove all work in progress on `target`, of living processes too: only for who knows that nobody is to finish it."""
+    for path in target.parent.glob(f"{glob.escape(target.name)}{_MARK}*"):
+        _remove(path)
+
+
+@contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """Yield an empty folder in `parent` that is removed afterwards; what killed processes left there is removed first."""
+    sweep(parent)
+    work = _beside(parent / "scratch")
+    try:
+        work.mkdir(parents=True)
+        yield work
+    finally:
+        _remove(work)
+
+
+@contextmanager
+def marked(folder: Path) -> Iterator[Path]:
+    """Yield a file of a name of its own in `folder`: another machine that sees it sees the same folder."""
+    mark = _beside(folder / "mark")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError as error:
+        raise _store_error(error, folder) from error
+    try:
+        yield mark
+    finally:
+        _remove(mark)
 
 
 @contextmanager
@@ -147,6 +182,13 @@ def _try_lock(handle: TextIO) -> bool:
 def is_work_in_progress(path: Path) -> bool:
     """True for the paths that `replacing` yields."""
     return _MARK in path.name
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder. It first gets the name of unfinished work, so that a killed process leaves no half of it."""
+    work = _beside(path)
+    path.rename(work)
+    _remove(work)
 
 
 def _swap_in(work: Path, target: Path) -> None:

@@ -21,6 +21,8 @@ from vla_ops.spec import (
     ROTATION_WIDTHS,
     CameraSpec,
     ChecksSpec,
+    ClientSpec,
+    ConversionSpec,
     DatasetSpec,
     Kind,
     Means,
@@ -32,8 +34,10 @@ from vla_ops.spec import (
     Strict,
     TaskFrom,
     TimelineSpec,
+    TrainingSpec,
     Unit,
     VectorPart,
+    unknown_key,
 )
 
 # Raise when the same recording and spec would now give other bytes: every episode becomes stale.
@@ -44,6 +48,8 @@ CONVERSION_VERSION = 2
 _RECORDINGS_READ = {"format", "clock", "times", "source_rate_hz", "truncated"}
 # What of the video settings a codec uses.
 _VIDEO_SETTINGS: dict[str, set[str]] = {"av1": {"codec", "crf", "gop", "preset"}, "h264": {"codec", "crf", "gop"}, "copy": {"codec"}}
+# Raise when a codec alone would now give other bytes. h264 1: with one thread on every machine.
+_ENCODERS = {"h264": 1}
 
 # What norm_stats.adapt_to_pi turns.
 _ALOHA = ([("joint", "rad")] * 6 + [("gripper", "ratio")]) * 2
@@ -63,6 +69,11 @@ class Dimension:
     means: Means = "absolute"
     # Of a gripper: which end of its range is open.
     open_at: Literal["high", "low"] = "high"
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether a delta action space encodes it against the state: all absolute actions but grippers."""
+        return self.kind != "gripper" and self.means == "absolute"
 
 
 @dataclass(frozen=True)
@@ -98,8 +109,14 @@ class RobotSpec(Strict):
     """What of the dataset is measured and held against this YAML."""
     norm_stats: NormStatsSpec = NormStatsSpec()
     """Action space and horizon of the norm stats."""
+    conversion: ConversionSpec = ConversionSpec()
+    """Where recordings are converted: on this machine or on a Ray cluster."""
     reconvert: ReconvertSpec | None = None
     """Schedule; the sensor picks up new recordings also without one."""
+    client: ClientSpec | None = None
+    """Keys of the robot's own program at the policy server, where they are not openpi's."""
+    trainings: dict[str, TrainingSpec] = Field(default_factory=dict)
+    """Training name -> what is trained on the dataset, and how."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -108,11 +125,13 @@ class RobotSpec(Strict):
             if doubled:
                 raise ValueError(f"{vector}: dimension names must differ, {', '.join(doubled)} occurs more than once")
         self._check_means()
+        self._check_trainings()
         self._check_composed()
         self._check_delta()
         self._check_adapt_to_pi()
         self._check_sources()
         self._check_cameras()
+        self._check_client()
         self._check_clock_offsets()
         self._check_stamps()
         return self
@@ -130,6 +149,13 @@ class RobotSpec(Strict):
             )
         if read.format != "mcap" and read.clock != "log":
             raise ValueError(f"recordings: `clock: {read.clock}` is for mcap; {read.format} stamps come from `times`")
+
+    def _check_trainings(self) -> None:
+        for name, training in self.trainings.items():
+            if said := training_problem(name, training, horizon=self.norm_stats.action_horizon):
+                raise ValueError(f"trainings: {said}")
+            if training.export is not None and training.export.source is not None:
+                raise ValueError(f"trainings: {name}.export.source is for mixtures; a robot is its only source: leave it out")
 
     def _check_means(self) -> None:
         if odd := [dim for dim in self.state_dims if dim.means != "absolute"]:
@@ -209,6 +235,15 @@ class RobotSpec(Strict):
                 )
             first[camera.role] = name
 
+    def _check_client(self) -> None:
+        if self.client is None:
+            return
+        for camera in self.client.images:
+            if camera not in self.cameras:
+                raise ValueError(f"client: {unknown_key(camera, list(self.cameras)).replace('unknown key', 'there is no camera')}")
+        if unsent := [name for name, camera in self.cameras.items() if camera.role and name not in self.client.images]:
+            raise ValueError(f"client: a model sees {', '.join(unsent)}, and no key is said for it")
+
     def _check_clock_offsets(self) -> None:
         # Names of streams may hold dots: only the recording tells where they end, so any beginning may be one.
         known = {beginning for source in self._sources for beginning in source.beginnings}
@@ -237,7 +272,7 @@ class RobotSpec(Strict):
         """True where an action dimension is delta-encoded against the state in a delta action space: all absolute ones but grippers."""
         if self.norm_stats.action_space == "absolute":
             return (False,) * len(self.action_dims)
-        return tuple(d.kind != "gripper" and d.means == "absolute" for d in self.action_dims)
+        return tuple(dim.is_delta for dim in self.action_dims)
 
     @property
     def delta_rotations(self) -> tuple[RotationGroup, ...]:
@@ -286,8 +321,23 @@ class RobotSpec(Strict):
         for camera in read["cameras"].values():
             del camera["role"]
         read["recordings"] = self.recordings.model_dump(mode="json", include=_RECORDINGS_READ)
-        read["video"] = self.dataset.video.model_dump(mode="json", include=_VIDEO_SETTINGS[self.dataset.video.codec])
+        codec = self.dataset.video.codec
+        read["video"] = self.dataset.video.model_dump(mode="json", include=_VIDEO_SETTINGS[codec])
+        if codec in _ENCODERS:
+            read["video"]["encoder"] = _ENCODERS[codec]
         return fingerprint({"conversion": CONVERSION_VERSION, **read})
+
+
+def training_problem(name: str, training: TrainingSpec, *, horizon: int) -> str | None:
+    """Say why a robot, or a mixture, whose norm stats are of chunks of `horizon` steps cannot have this training, or None."""
+    if not name.replace("_", "").isalnum() or not name.isascii():
+        return f"the name {name!r} may hold only letters, digits and underscores"
+    if training.model.action_horizon not in (None, horizon):
+        return (
+            f"{name} has action_horizon {training.model.action_horizon}, and the norm stats are of chunks of {horizon} "
+            "steps; leave it out and set `norm_stats: {action_horizon: ...}` of the robot to what the model needs"
+        )
+    return None
 
 
 def rotation_groups(dims: Sequence[Dimension]) -> tuple[RotationGroup, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 from vla_ops.errors import RecordingFormatError, StreamNotFoundError, UnknownEncodingError
 from vla_ops.recordings.base import OpenOptions, Recording
+from vla_ops.recordings.place import Place, as_place
 
 FORMATS = ("mcap", "hdf5", "zarr", "lerobot")
 # What files of each format begin with; a Zarr store in a file is a zip.
@@ -16,56 +18,60 @@ _ZARR_MARKS = (".zgroup", ".zarray", "zarr.json", "data/.zgroup")
 _LEROBOT_MARK = "meta/info.json"
 
 
-def open_recording(path: str, format: str, options: OpenOptions | None = None) -> Recording:
-    """Open a local recording file or folder with the reader of `format`."""
-    options = options or OpenOptions()
-    match format:
-        case "mcap":
-            from vla_ops.recordings.mcap import McapRecording
+def open_recording(recording: str | Place, format: str, options: OpenOptions | None = None) -> Recording:
+    """Open the recording at a path or URI with the reader of `format`; closing it closes its place, too."""
+    options, place = options or OpenOptions(), as_place(recording)
+    try:
+        match format:
+            case "mcap":
+                from vla_ops.recordings.mcap import McapRecording
 
-            return McapRecording(path, options)
-        case "hdf5":
-            from vla_ops.recordings.hdf5 import Hdf5Recording
+                return McapRecording(place, options)
+            case "hdf5":
+                from vla_ops.recordings.hdf5 import Hdf5Recording
 
-            return Hdf5Recording(path, options)
-        case "zarr":
-            from vla_ops.recordings.zarr import ZarrRecording
+                return Hdf5Recording(place, options)
+            case "zarr":
+                from vla_ops.recordings.zarr import ZarrRecording
 
-            return ZarrRecording(path, options)
-        case "lerobot":
-            from vla_ops.recordings.lerobot_dataset import LeRobotRecording
+                return ZarrRecording(place, options)
+            case "lerobot":
+                from vla_ops.recordings.lerobot_dataset import LeRobotRecording
 
-            return LeRobotRecording(path, options)
-        case _:
-            raise UnknownEncodingError(f"no reader for format {format!r}", expected=" | ".join(FORMATS), file=path)
+                return LeRobotRecording(place, options)
+            case _:
+                raise UnknownEncodingError(f"no reader for format {format!r}", expected=" | ".join(FORMATS), file=place.path)
+    except BaseException:
+        place.close()
+        raise
 
 
-def format_of(path: str | Path) -> str | None:
-    """The format that a file's first bytes or a folder's marks say, or None. Raise OSError if it cannot be read."""
-    path = Path(path)
-    if path.is_dir():
-        is_lerobot = (path / _LEROBOT_MARK).exists()
-        return "lerobot" if is_lerobot else "zarr" if any((path / mark).exists() for mark in _ZARR_MARKS) else None
-    with open(path, "rb") as handle:
-        head = handle.read(8)
+def format_of(recording: str | Path | Place) -> str | None:
+    """The format that a file's first bytes or a folder's marks say, or None. Raise RecordingError if it cannot be read."""
+    place = as_place(recording)
+    if place.is_folder:
+        return "lerobot" if place.has(_LEROBOT_MARK) else "zarr" if any(map(place.has, _ZARR_MARKS)) else None
+    with closing(place.file()) as file:
+        head = file.read(0, 8)
     return next((kind for kind, magic in MAGIC.items() if head.startswith(magic)), None)
 
 
-def other_format(path: str | Path, format: str) -> str | None:
+def other_format(recording: str | Path | Place, format: str) -> str | None:
     """What to do where a file that the reader of `format` was given is plainly of another format; else None."""
-    found = format_of(path)
+    place = as_place(recording)
+    found = format_of(place)
     if found is None or found == format:
         return None
     folders = {"zarr": "is a Zarr store", "lerobot": "is a LeRobot dataset"}
-    looks = folders[found] if Path(path).is_dir() else f"begins as {'zip files (zarr)' if found == 'zarr' else f'{found} files'} do"
+    looks = folders[found] if place.is_folder else f"begins as {'zip files (zarr)' if found == 'zarr' else f'{found} files'} do"
     return f"It {looks}: check `recordings.format`, which says {format}."
 
 
-def refuse_folder(path: str | Path, format: str) -> None:
-    """Raise RecordingFormatError if `path` is a folder, for formats whose recordings are single files."""
-    if Path(path).is_dir():
-        todo = other_format(path, format) or "Check `recordings.pattern`: it should match the files in the folder."
-        raise RecordingFormatError(f"a folder, and recordings of format {format} are files", file=path, todo=todo)
+def refuse_folder(place: Place, format: str) -> None:
+    """Raise RecordingFormatError if `place` is a folder, for formats whose recordings are single files."""
+    if place.is_folder:
+        todo = other_format(place, format) or "Check `recordings.pattern`: it should match the files in the folder."
+        raise RecordingFormatError(f"a folder, and recordings of format {format} are files", file=place.path, todo=todo)
 
 
 def leading(data: bytes, size: int | None = None) -> str:

@@ -13,6 +13,7 @@ from vla_ops.errors import RecordingError, SchemaMismatchError, UnknownEncodingE
 from vla_ops.recordings import missing_stream
 from vla_ops.recordings.arrays import Layout, RowImages, Rows, image_layout, numbers_of
 from vla_ops.recordings.base import Float64, Int64, Numbers, OpenOptions, Source, Span, StreamInfo
+from vla_ops.recordings.place import Place, as_place
 from vla_ops.recordings.stamps import stamps_from_rate, stamps_from_times
 
 # Attributes hold whole MuJoCo models; a person wants to see the beginning.
@@ -32,8 +33,9 @@ class Extent:
 class ArrayRecording(ABC):
     """A recording of arrays whose row k is step k. A reader says which arrays there are and which rows are the span's."""
 
-    def __init__(self, path: str, options: OpenOptions) -> None:
-        self.path = path
+    def __init__(self, recording: str | Place, options: OpenOptions) -> None:
+        self._place = as_place(recording)
+        self.path = self._place.path
         self.options = options
 
     @abstractmethod
@@ -93,6 +95,7 @@ class ArrayRecording(ABC):
                 expected=f"numbers, one row for each of {self._steps(span)} steps",
                 todo="Map images under `cameras`." if layout.kind == "images" else "`vla-ops inspect FILE` lists the numeric streams.",
             )
+        rows.prefetch(extent.start, extent.stop)
         stamps = self._stamps(rows, extent, span)
         return Numbers(stamps, _columns(source, numbers_of(rows, extent.start, extent.stop)))
 

@@ -46,6 +46,8 @@ class Rows:
     storage: str = ""
     # Why it cannot be read at all: a filter or compressor that is not installed, or that runs code.
     unreadable: str = ""
+    # Says that rows start..stop will be read: of a recording that is not here they are fetched.
+    prefetch: Callable[[int, int], None] = lambda _start, _stop: None
 
     @property
     def count(self) -> int:
@@ -141,6 +143,7 @@ class RowImages:
     def packets(self, indices: Sequence[int] | Int64) -> Iterator[EncodedImage]:
         """Yield the images at non-decreasing `indices`, holding one block of rows in memory."""
         size, block, first, last = self.rows.block_rows, None, 0, -1
+        self._prefetch(indices)
         for index in indices:
             k = int(index)
             if not last <= k < len(self.stamps_ns) or k < 0:
@@ -151,6 +154,10 @@ class RowImages:
                 block = None  # Freed before the next is read, so that two are never held.
                 block = self._block(first, min(row // size * size + size, self.start + len(self.stamps_ns)))
             yield self._image(block, row - first, row)
+
+    def _prefetch(self, indices: Sequence[int] | Int64) -> None:
+        if len(indices) and 0 <= int(indices[0]) <= int(indices[-1]) < len(self.stamps_ns):
+            self.rows.prefetch(self.start + int(indices[0]), self.start + int(indices[-1]) + 1)
 
     def _block(self, start: int, stop: int) -> Array:
         block = self.rows.read(start, stop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import numpy as np
 
 from vla_ops.errors import RecordingError, RecordingFormatError, UnknownEncodingError
 from vla_ops.recordings.base import Int64, StreamInfo
-from vla_ops.recordings.mcap_file import ByteFile
+from vla_ops.recordings.byte_file import ByteFile, view
 from vla_ops.recordings.mcap_scan import AttachmentPlace
 from vla_ops.recordings.video_images import VideoFacts, VideoImages, video_facts
 
@@ -24,33 +23,6 @@ if TYPE_CHECKING:
 # Containers by media type. Named, since a probed format may be a playlist that opens other files.
 _CONTAINERS = {"video/mp4": "mp4", "video/quicktime": "mov", "video/x-matroska": "matroska", "video/webm": "matroska"}
 _READ_BYTES = 2**20
-
-
-class _Part(io.RawIOBase):
-    """Some bytes of a file as a file of their own."""
-
-    def __init__(self, file: ByteFile, start: int, size: int) -> None:
-        super().__init__()
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        data = self._file.read(self._start + self._at, min(len(buffer), max(0, self._size - self._at)))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
 
 
 class AttachedVideo:
@@ -114,7 +86,9 @@ class AttachedVideo:
                 expected=" | ".join(_CONTAINERS),
             )
         try:
-            part = io.BufferedReader(_Part(self._file, self._place.start, self._place.size), _READ_BYTES)
+            place = self._place.start, self._place.size
+            self._file.prefetch([place])
+            part = view(self._file, place)
             with av.open(part, "r", format=container, metadata_errors="replace", buffer_size=_READ_BYTES) as opened:
                 if not opened.streams.video:
                     raise RecordingFormatError("the attachment holds no video", stream=self.name, found=self._place.media_type)

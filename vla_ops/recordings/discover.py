@@ -1,4 +1,4 @@
-"""Which recordings are there, and are they the bytes they were: listing, content versions, local copies.
+"""Which recordings are there, and are they the bytes they were: listing and content versions.
 
 A recording is a file or folder below a root that matches a glob; its id is its path relative to the root. Roots are local
 folders or anything fsspec opens. A listing reads no recording; a content version reads each new or touched one once.
@@ -9,24 +9,26 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import posixpath
 import re
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vla_ops.errors import RecordingError
-from vla_ops.files import is_work_in_progress, replacing, write_json
-from vla_ops.recordings.store_listing import Listed, local_files, remote_file
+from vla_ops.files import is_work_in_progress, replacing
+from vla_ops.recordings.local_listing import is_plain, local_matches
+from vla_ops.recordings.store_listing import Listed, local_files, of_stat, remote_file
 
 # Called with the number of bytes that were newly read.
 type Progress = Callable[[int], None]
 
 _HASH_BLOCK = 2**20
+_DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,12 @@ class RecordingFile:
         return (time.time() if now_s is None else now_s) - self.modified_s >= settle_s
 
 
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+def natural_key(text: str) -> tuple[str | int, ...]:
     """Sort key that puts 2.mcap before 10.mcap."""
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part)
+    # Text and numbers in turn, beginning with text, so that a text never meets a number.
+    parts: list[str | int] = [*_DIGITS.split(text)]
+    parts[1::2] = map(int, parts[1::2])
+    return tuple(parts)
 
 
 def list_recordings(root: str, pattern: str) -> list[RecordingFile]:
@@ -66,9 +71,8 @@ def list_recordings(root: str, pattern: str) -> list[RecordingFile]:
         if not fs.isdir(path):
             todo = "Make the folder or a link of this name, or correct recordings.uri in the robot's YAML."
             raise RecordingError("the recordings root is not there", file=root, todo=todo)
-        found: dict[str, dict[str, Any]] = fs.glob(posixpath.join(glob.escape(path), pattern), detail=True)
-        keys = {name: _key(path, name) for name in found}
-        files = [_entry(fs, keys[name], name, info) for name, info in found.items() if _is_meant(keys[name], pattern)]
+        is_local = fs.protocol in ("file", ("file", "local"))
+        files = list(_local_entries(path, pattern) if is_local and is_plain(pattern) else _entries(fs, path, pattern))
     except (OSError, ImportError, ValueError) as error:
         raise RecordingError(f"cannot list the recordings: {error}", file=root, todo="Check recordings.uri and credentials.") from error
     files.sort(key=lambda f: natural_key(f.id))
@@ -76,10 +80,43 @@ def list_recordings(root: str, pattern: str) -> list[RecordingFile]:
     return files
 
 
+def _local_entries(path: str, pattern: str) -> Iterator[RecordingFile]:
+    """As `_entries`, of a local folder: one look at each file."""
+    for key, entry in local_matches(path, pattern):
+        if not _is_meant(key, pattern):
+            continue
+        if entry.is_dir():
+            parts, modified_s = local_files(Path(entry.path)), entry.stat().st_mtime
+            newest = max((part.modified_s for part in parts), default=modified_s)
+            yield RecordingFile(key, entry.path, sum(part.size for part in parts), _stamp_of_all(parts), newest, is_folder=True)
+        elif (found := _stat(entry)) is not None:
+            file = of_stat(found, "")
+            yield RecordingFile(key, entry.path, file.size, file.stamp, file.modified_s, is_folder=False)
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Of what a link leads to, and of the link itself where that is nothing; None for what is gone by then."""
+    try:
+        return entry.stat()
+    except OSError:
+        try:
+            return entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+
+def _entries(fs: Any, path: str, pattern: str) -> Iterator[RecordingFile]:
+    found: dict[str, dict[str, Any]] = fs.glob(posixpath.join(glob.escape(path), pattern), detail=True)
+    for name, info in found.items():
+        key = _key(path, name)
+        if _is_meant(key, pattern):
+            yield _entry(fs, key, name, info)
+
+
 def _is_meant(key: str, pattern: str) -> bool:
     """False for work in progress and for hidden files and folders (macOS, rsync, a trash) unless the pattern begins a name with a dot."""
-    hidden = any(part.startswith(".") for part in key.split("/")) and not any(part.startswith(".") for part in pattern.split("/"))
-    return not hidden and not is_work_in_progress(Path(key))
+    is_hidden = "/." in f"/{key}" and "/." not in f"/{pattern}"
+    return not is_hidden and not (".tmp-" in key and is_work_in_progress(Path(key)))
 
 
 def _key(folder: str, name: str) -> str:
@@ -123,10 +160,10 @@ def _stamp_of_all(parts: Sequence[Listed]) -> str:
 
 
 def _check_nesting(files: Sequence[RecordingFile]) -> None:
-    ids = {file.id for file in files}
-    for file in files:
-        outer = next((str(parent) for parent in PurePosixPath(file.id).parents if str(parent) in ids), None)
-        if outer is not None:
+    ids, folders = {file.id for file in files}, {posixpath.dirname(file.id) for file in files}
+    outer_of = {folder: next((p for p in (folder, *map(str, PurePosixPath(folder).parents)) if p in ids), None) for folder in folders}
+    for file in files if any(outer_of.values()) else ():
+        if (outer := outer_of[posixpath.dirname(file.id)]) is not None:
             raise RecordingError(
                 "recordings.pattern matches a recording and something inside it",
                 file=outer,
@@ -153,6 +190,7 @@ class ContentVersions:
     known: dict[str, dict[str, Any]]
     save_every_s: float = 5.0
     _saved_s: float = field(default_factory=time.monotonic)
+    _is_changed: bool = False
 
     @classmethod
     def load(cls, path: Path) -> ContentVersions:
@@ -167,9 +205,9 @@ class ContentVersions:
         known = self.known.get(file.id)
         if known is None or (known["size"], known["stamp"]) != (file.size, file.stamp):
             known = {"size": file.size, "stamp": file.stamp, "version": content_version(file, progress)}
-            self.known[file.id] = known
+            self.known[file.id], self._is_changed = known, True
             if time.monotonic() - self._saved_s >= self.save_every_s:
-                write_json(self.path, self.known)
+                _write(self.path, self.known)
                 self._saved_s = time.monotonic()
         return known["version"]
 
@@ -177,8 +215,14 @@ class ContentVersions:
         """Write the memory of the recordings that are still there."""
         keep = set(present)
         kept = {k: v for k, v in self.known.items() if k in keep}
-        if not self.path.exists() or ContentVersions.load(self.path).known != kept:
-            write_json(self.path, kept)
+        if self._is_changed or len(kept) != len(self.known) or not self.path.exists():
+            _write(self.path, kept)
+
+
+def _write(path: Path, known: dict[str, dict[str, Any]]) -> None:
+    # On one line: Python's encoder for indented JSON takes ten times as long, and this grows with the recordings.
+    with replacing(path) as work:
+        work.write_text(json.dumps(known, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def content_version(file: RecordingFile, progress: Progress | None = None) -> str:
@@ -206,27 +250,3 @@ def _hash_folder(folder: Path, progress: Progress | None) -> str:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}:{_hash_file(path, progress)}\n".encode())
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def local_copy(file: RecordingFile, cache: Path) -> Iterator[Path]:
-    """Yield a local path of the recording: its own, or a download below `cache` that is removed afterwards."""
-    if "://" not in file.uri:
-        yield Path(file.uri)
-        return
-    import fsspec
-
-    fs, path = fsspec.core.url_to_fs(file.uri)
-    fs.invalidate_cache()
-    with replacing(cache / file.id) as work:
-        fs.get(path, str(work), recursive=file.is_folder)
-    try:
-        yield cache / file.id
-    finally:
-        _forget(cache / file.id)
-
-
-def _forget(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -12,19 +12,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vla_ops.errors import RecordingError, RecordingFormatError
-from vla_ops.recordings import MAGIC, leading, other_format, refuse_folder
+from vla_ops.errors import RecordingError
 from vla_ops.recordings.array_recording import ArrayRecording, as_text, plain_text
-from vla_ops.recordings.arrays import Array, Rows
+from vla_ops.recordings.arrays import Rows
 from vla_ops.recordings.base import Int64, OpenOptions, Span
 from vla_ops.recordings.discover import natural_key
-from vla_ops.recordings.hdf5_links import dataset_at, group_at, links_of, missing_filter
+from vla_ops.recordings.hdf5_file import open_file, rows_of
+from vla_ops.recordings.hdf5_links import dataset_at, group_at, links_of
 from vla_ops.recordings.hdf5_task import identity_in, task_of
+from vla_ops.recordings.place import Place
 
 if TYPE_CHECKING:
     import h5py
@@ -36,14 +36,19 @@ _ACTIONS = ("action", "actions")
 class Hdf5Recording(ArrayRecording):
     """An open HDF5 recording. h5py serialises calls with one lock, so cameras may be read from several threads."""
 
-    def __init__(self, path: str, options: OpenOptions) -> None:
-        super().__init__(path, options)
-        self._file = _open(path)
+    def __init__(self, recording: str | Place, options: OpenOptions) -> None:
+        super().__init__(recording, options)
+        self._file, self._closed = open_file(self._place)
+        self._is_open = True
         self._known: dict[str, dict[str, Rows]] = {}
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._is_open:
+            self._is_open = False
+            self._file.close()
+            self._closed()
+            self._place.close()
 
     def spans(self) -> list[Span]:
         """The demos in natural order, or the whole file as one span named `0`; none if there are no arrays."""
@@ -89,7 +94,7 @@ class Hdf5Recording(ArrayRecording):
             prefix = "/" if group == "/" else ""
             root = group_at(self._file, group)
             found = links_of(root) if root is not None else {}
-            self._known[group] = {prefix + name: _rows_of(dataset, prefix + name) for name, dataset in found.items()}
+            self._known[group] = {prefix + name: rows_of(dataset, prefix + name, self._place) for name, dataset in found.items()}
         return self._known[group]
 
     def _arrays(self, span: Span) -> list[str]:
@@ -100,7 +105,7 @@ class Hdf5Recording(ArrayRecording):
         dataset = dataset_at(self._file, f"{group}/{name.strip('/')}")
         if dataset is None:
             return None
-        return _rows_of(dataset, ("/" if group == "/" else "") + name.strip("/"))
+        return rows_of(dataset, ("/" if group == "/" else "") + name.strip("/"), self._place)
 
     def _steps(self, span: Span) -> int:
         return self._episode(span).steps
@@ -118,64 +123,6 @@ class _Episode:
     name: str
     group: str
     steps: int
-
-
-def _open(path: str) -> h5py.File:
-    import h5py
-
-    size = _size(path)
-    refuse_folder(path, "hdf5")
-    if path.endswith(".partial"):
-        raise RecordingFormatError(
-            "a recording that crashed: its collector renames `.partial` when the file is complete", file=path, found=f"{size} bytes"
-        )
-    try:
-        # Best effort: read-only network file systems cannot lock.
-        return h5py.File(path, "r", locking="best-effort")
-    except BlockingIOError as error:
-        raise RecordingFormatError("another program is still writing the file", file=path, found=str(error)) from error
-    except OSError as error:
-        todo = other_format(path, "hdf5") or "Copy it again from the robot; an HDF5 file that was cut off cannot be read in part."
-        raise RecordingFormatError(_why_not_opened(path, size, str(error)), file=path, todo=todo) from error
-
-
-def _why_not_opened(path: str, size: int, said: str) -> str:
-    if size == 0:
-        return "the file is empty (0 bytes)"
-    with open(path, "rb") as handle:
-        magic = handle.read(8)
-    if magic != MAGIC["hdf5"]:
-        return f"not an HDF5 file: {leading(magic, size)}"
-    return f"the HDF5 file is truncated or corrupt ({size} bytes): {said}"
-
-
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError as error:
-        raise RecordingError(f"cannot open the recording: {error.strerror}", file=path) from error
-
-
-def _rows_of(dataset: h5py.Dataset, name: str) -> Rows:
-    def read(start: int, stop: int) -> Array:
-        try:
-            return dataset[start:stop]
-        except (OSError, RuntimeError) as error:
-            raise RecordingFormatError(
-                f"rows {start} to {stop} cannot be read: {error}", stream=name, todo="The file is damaged; copy it again from the robot."
-            ) from error
-
-    shape = dataset.shape or ()
-    chunks = dataset.chunks
-    return Rows(
-        name,
-        dataset.dtype,
-        shape,
-        chunks[0] if chunks else None,
-        read,
-        storage=dataset.compression or "",
-        unreadable=missing_filter(dataset),
-    )
 
 
 def _attributes(group: h5py.Group) -> Iterator[tuple[str, object]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from statistics import median
 
 from vla_ops.errors import RecordingError, RecordingFormatError, VlaOpsError
 from vla_ops.recordings import FORMATS, format_of, leading, open_recording
 from vla_ops.recordings.base import OpenOptions, Span, StreamInfo
+from vla_ops.recordings.place import Place, as_place, saying_failure
 
 _EXTENSIONS = {".hdf5": "hdf5", ".h5": "hdf5", ".hdf": "hdf5", ".partial": "hdf5", ".mcap": "mcap", ".zarr": "zarr", ".zip": "zarr"}
 # Streams that begin this far from the others are on another clock, not late.
@@ -59,16 +61,17 @@ class Description:
         return tuple(name for name, start in starts.items() if abs(start - middle) > _ANOTHER_CLOCK_NS)
 
 
-def describe(path: str | Path, options: OpenOptions | None = None) -> Description:
+def describe(recording: str | Path | Place, options: OpenOptions | None = None) -> Description:
     """Open a recording of any known format and list what is in it. Raise RecordingError if it cannot be opened."""
-    path = str(path)
-    kind = sniff_format(path)
+    place = as_place(recording)
     try:
-        with open_recording(path, kind, options) as recording:
-            streams, spans = tuple(recording.streams()), tuple(recording.spans())
-            return Description(path, kind, _size(Path(path)), streams, spans, dict(recording.metadata()), tuple(recording.notes()))
+        with closing(place), saying_failure(place):
+            kind = sniff_format(place)
+            with open_recording(place, kind, options) as opened:
+                streams, spans = tuple(opened.streams()), tuple(opened.spans())
+                return Description(place.path, kind, place.size_bytes, streams, spans, dict(opened.metadata()), tuple(opened.notes()))
     except VlaOpsError as error:
-        error.at(file=path)
+        error.at(file=place.path)
         raise
 
 
@@ -78,36 +81,37 @@ def rate_of(stream: StreamInfo) -> float | None:
     return rate if rate is not None and rate <= _FASTEST_HZ else None
 
 
-def sniff_format(path: str | Path) -> str:
+def sniff_format(recording: str | Path | Place) -> str:
     """Tell the format by the first bytes or, for folders and damaged files, by the names. Raise RecordingFormatError if it is none."""
-    path = Path(path)
+    place = as_place(recording)
     try:
-        kind = format_of(path)
-    except OSError as error:
-        raise RecordingError(f"cannot open the recording: {error.strerror}", file=path) from error
-    return kind or _by_suffix(path)
+        return format_of(place) or _by_suffix(place)
+    except RecordingError as error:
+        raise error.at(file=place.path) from error.__cause__
 
 
-def _by_suffix(path: Path) -> str:
-    if path.is_dir():
-        if path.suffix == ".zarr":
+def _by_suffix(place: Place) -> str:
+    name = PurePosixPath(place.path)
+    if place.is_folder:
+        if name.suffix == ".zarr":
             return "zarr"
         raise RecordingFormatError(
             "a folder that is no recording",
-            file=path,
+            file=place.path,
             expected="an .mcap or .hdf5 file, a Zarr store, or a LeRobot dataset (with meta/info.json in it)",
             todo="Name one of the files in it.",
         )
-    size = path.stat().st_size
+    with closing(place.file()) as file:
+        size, head = file.size, file.read(0, 8)
     if size == 0:
         todo = "The recorder wrote nothing: remove it or copy it again."
-        raise RecordingFormatError("the file is empty", file=path, found="0 bytes", todo=todo)
-    if path.suffix.lower() in _EXTENSIONS:
-        return _EXTENSIONS[path.suffix.lower()]
+        raise RecordingFormatError("the file is empty", file=place.path, found="0 bytes", todo=todo)
+    if name.suffix.lower() in _EXTENSIONS:
+        return _EXTENSIONS[name.suffix.lower()]
     raise RecordingFormatError(
         "not a recording of a known format",
-        file=path,
-        found=leading(_head(path), size),
+        file=place.path,
+        found=leading(head, size),
         expected=" | ".join(FORMATS),
     )
 
@@ -225,15 +229,3 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read(8)
-    except OSError as error:
-        raise RecordingError(f"cannot open the recording: {error.strerror}", file=path) from error
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from vla_ops.errors import RecordingError, RecordingFormatError, SchemaMismatchError
-from vla_ops.recordings import leading, missing_stream, other_format
+from vla_ops.recordings import leading, missing_stream
 from vla_ops.recordings.base import EncodedImage, Float64, ImageCodec, ImageStream, Int64, Numbers, OpenOptions, Source, Span, StreamInfo
-from vla_ops.recordings.lerobot_index import INFO, EpisodePlace, LeRobotIndex, flat_names
+from vla_ops.recordings.lerobot_files import DatasetFiles
+from vla_ops.recordings.lerobot_index import EpisodePlace, flat_names
+from vla_ops.recordings.place import Place, as_place
 from vla_ops.recordings.video_images import VideoFacts, VideoImages, checked_indices, video_facts
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 # Written by LeRobot itself: what the frames are counted with.
 _COUNTING = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
 _NUMERIC = ("float", "int", "uint", "bool")
+# Episodes whose files are fetched before they are needed.
+_AHEAD = 4
 _PNG, _JPEG = b"\x89PNG", b"\xff\xd8\xff"
 _TODO = "Copy the missing files, or write `recordings: {truncated: keep_whole}` to convert the episodes that are there."
 
@@ -36,12 +40,12 @@ _TODO = "Copy the missing files, or write `recordings: {truncated: keep_whole}` 
 class LeRobotRecording:
     """An open dataset folder. Every read opens its file anew; the last parquet columns read are kept, since episodes share files."""
 
-    def __init__(self, path: str, options: OpenOptions) -> None:
-        self.path = path
+    def __init__(self, recording: str | Place, options: OpenOptions) -> None:
+        place = as_place(recording)
+        self.path = place.path
         self.options = options
-        if not (Path(path) / INFO).is_file():
-            raise RecordingFormatError("not a LeRobot dataset: meta/info.json is missing", todo=other_format(path, "lerobot"))
-        self._index = LeRobotIndex(Path(path))
+        self._files = DatasetFiles(place)
+        self._index = self._files.index()
         self._columns: dict[tuple[Path, str], pa.ChunkedArray] = {}
         self._columns_of: dict[Path, list[str]] = {}
         self._facts: dict[Path, VideoFacts] = {}
@@ -56,6 +60,7 @@ class LeRobotRecording:
 
     def close(self) -> None:
         """Forget what was read."""
+        self._files.close()
         self._columns.clear()
         self._columns_of.clear()
         self._facts.clear()
@@ -64,9 +69,9 @@ class LeRobotRecording:
     def _present(self) -> list[EpisodePlace]:
         """The episodes whose files are all there. Raise RecordingFormatError naming the others unless what is whole is to be kept."""
         places = self._index.episodes
-        present = [place for place in places if all(path.is_file() for path in place.files)]
+        present = [place for place in places if all(map(self._files.has, place.files))]
         if len(present) < len(places) and not self.options.allow_truncated:
-            first = next(path for place in places for path in place.files if not path.is_file())
+            first = next(path for place in places for path in place.files if not self._files.has(path))
             raise RecordingFormatError(
                 "the dataset is not whole: files of episodes are missing",
                 found=f"{len(present)} whole episodes; the first missing file is {first.relative_to(self._index.folder)}",
@@ -90,7 +95,22 @@ class LeRobotRecording:
 
     def spans(self) -> list[Span]:
         """One span for each episode that is there."""
-        return [Span(f"episode_{place.index:06d}", k, 0, place.length, self._task(place)) for k, place in enumerate(self._present)]
+        spans = []
+        for k, place in enumerate(self._present):
+            self._files.announce(ahead.data for ahead in self._present[k : k + _AHEAD])
+            spans.append(Span(f"episode_{place.index:06d}", k, 0, place.length, self._task(place)))
+        return spans
+
+    def _announce(self, span: Span) -> None:
+        """Say that the files of the wanted cameras are needed, of this episode and the next ones."""
+        for place in self._present[span.index : span.index + _AHEAD]:
+            wanted = self._wanted if self._wanted is not None else place.videos
+            self._files.announce([place.data, *(video.path for name, video in place.videos.items() if name in wanted)])
+
+    @cached_property
+    def _wanted(self) -> frozenset[str] | None:
+        streams = self.options.streams
+        return None if streams is None else frozenset(Source.parse(text).beginnings[-1] for text in streams)
 
     def _task(self, place: EpisodePlace) -> str | None:
         if "task_index" in self._index.features:
@@ -131,10 +151,11 @@ class LeRobotRecording:
     def numbers(self, source: Source, span: Span) -> Numbers:
         """Read a vector of one episode, float64 [length, width]."""
         name, place = self.stream_name(source), self._present[span.index]
+        self._announce(span)
         if not str(self._index.features[name]["dtype"]).startswith(_NUMERIC):
             found = f"{self._index.features[name]['dtype']} {self._index.features[name].get('shape')}"
             raise SchemaMismatchError("not a numeric stream", stream=name, found=found, todo="Map images under `cameras`.")
-        values = _matrix(self._column(place, name), name)
+        values = as_matrix(self._column(place, name), name)
         try:
             return Numbers(self._checked_stamps(place), source.take(values), self._selected_names(source, name, values.shape[1]))
         except IndexError as error:
@@ -166,13 +187,16 @@ class LeRobotRecording:
                 found=f"{found} pictures in {video.path.relative_to(self._index.folder)}",
                 expected=f"{place.length} frames",
             )
-        opened = partial(_opened, video.path, name)
+        opened = partial(self._opened, video.path, name)
         return VideoImages(name, facts.image_codec, self._checked_stamps(place), opened, int(facts.times[first]) if first else None)
 
     def _video_facts(self, path: Path) -> VideoFacts:
         if path not in self._facts:
-            self._facts[path] = video_facts(path.relative_to(self._index.folder).as_posix(), partial(_opened, path, path.name))
+            self._facts[path] = video_facts(path.relative_to(self._index.folder).as_posix(), partial(self._opened, path, path.name))
         return self._facts[path]
+
+    def _opened(self, path: Path, name: str) -> AbstractContextManager[InputContainer]:
+        return _opened(self._files.here(path), name)
 
     def _stamps(self, place: EpisodePlace) -> Int64:
         """Frame k at k / fps, int64 [length]."""
@@ -210,7 +234,7 @@ class LeRobotRecording:
 
         if place.data not in self._columns_of:
             with self._as_format_error(place.data):
-                self._columns_of[place.data] = pq.read_schema(place.data).names
+                self._columns_of[place.data] = pq.read_schema(self._files.here(place.data)).names
         return self._columns_of[place.data]
 
     def _column(self, place: EpisodePlace, name: str) -> pa.ChunkedArray:
@@ -237,7 +261,7 @@ class LeRobotRecording:
         if "episode_index" not in self._table_names(place):
             return
         rows = self._whole_column(place.data, "episode_index").slice(place.first_row, place.length)
-        wrong = np.flatnonzero(_matrix(rows, "episode_index")[:, 0] != place.index)
+        wrong = np.flatnonzero(as_matrix(rows, "episode_index")[:, 0] != place.index)
         if len(wrong):
             raise RecordingFormatError(
                 "rows that meta/ gives to an episode are another one's",
@@ -266,9 +290,9 @@ class LeRobotRecording:
                 self._columns = {key: column for key, column in self._columns.items() if key[0] == path}
                 try:
                     with self._as_format_error(path):
-                        self._columns[path, name] = pq.read_table(path, columns=[name]).column(name)
+                        self._columns[path, name] = pq.read_table(self._files.here(path), columns=[name]).column(name)
                 except KeyError as error:
-                    raise missing_stream(name, pq.read_schema(path).names) from error
+                    raise missing_stream(name, pq.read_schema(self._files.here(path)).names) from error
             return self._columns[path, name]
 
 
@@ -286,7 +310,7 @@ def _opened(path: Path, name: str) -> Iterator[InputContainer]:
         raise RecordingFormatError(f"the video is damaged: {error.strerror}", stream=name, found=path.name, todo=_TODO) from error
 
 
-def _matrix(column: pa.ChunkedArray, name: str) -> Float64:
+def as_matrix(column: pa.ChunkedArray, name: str) -> Float64:
     """A column of numbers or of lists of equal length, float64 [n, width]."""
     import pyarrow as pa
 

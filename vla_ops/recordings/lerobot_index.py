@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vla_ops.errors import RecordingFormatError
@@ -18,10 +18,11 @@ KNOWN = ("v2.0", "v2.1", "v3.0")
 
 @dataclass(frozen=True)
 class VideoPlace:
-    """The file of an episode's video, and the seconds at which the episode begins in it."""
+    """The file of an episode's video, and the seconds at which the episode begins and ends in it (no end: where the file does)."""
 
     path: Path
     from_s: float = 0.0
+    to_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,13 @@ class EpisodePlace:
 
 
 class LeRobotIndex:
-    """The metadata of a dataset folder. Raise RecordingFormatError naming the file for what is no dataset or cannot be read."""
+    """The metadata of a dataset folder. Raise RecordingFormatError naming the file for what is no dataset or cannot be read.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `names` are the files of the whole dataset where only those of meta/ are in the folder.
+    """
+
+    def __init__(self, folder: Path, names: Collection[str] | None = None) -> None:
+        self.folder, self._names = folder, names
         self.info: dict[str, Any] = _read_json(folder / INFO)
         self.version = str(self.info.get("codebase_version"))
         if self.version not in KNOWN:
@@ -55,6 +59,11 @@ class LeRobotIndex:
         missing = [key for key in ("fps", "features") if key not in self.info]
         if missing:
             raise RecordingFormatError("info.json is not whole", file=folder / INFO, found=sorted(self.info), expected=", ".join(missing))
+        fps, features = self.info["fps"], self.info["features"]
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not fps > 0:
+            raise RecordingFormatError("info.json has no rate", file=folder / INFO, found=f"fps {fps!r}", expected="a number above 0")
+        if not isinstance(features, dict) or not all(isinstance(feature, dict) for feature in features.values()):
+            raise RecordingFormatError("info.json has no features", file=folder / INFO, found=str(features)[:80])
 
     @property
     def fps(self) -> float:
@@ -69,9 +78,23 @@ class LeRobotIndex:
     @cached_property
     def tasks(self) -> dict[int, str]:
         """task_index -> task text."""
+        return {int(row["task_index"]): str(row["task"]) for row in self.task_rows}
+
+    @cached_property
+    def task_rows(self) -> list[dict[str, Any]]:
+        """What meta/ says of each task, in the order of the file: `task_index`, `task` and what else there is."""
         if self.version == "v3.0":
-            return dict(_tasks_of_v30(self.folder / "meta/tasks.parquet"))
-        return {int(row["task_index"]): str(row["task"]) for row in _read_lines(self.folder / "meta/tasks.jsonl")}
+            return _tasks_of_v30(self.folder / "meta/tasks.parquet")
+        return _with_keys(_read_lines(self.folder / _TASKS), ("task_index", "task"), self.folder / _TASKS)
+
+    @cached_property
+    def episode_rows(self) -> list[dict[str, Any]]:
+        """What meta/ says of each episode, statistics apart, by index where there is one and else in the order of the file."""
+        if self.version == "v3.0":
+            rows = self._rows_v30()
+        else:
+            rows = _with_keys(_read_lines(self.folder / _EPISODES), ("episode_index", "length"), self.folder / _EPISODES)
+        return sorted(rows, key=lambda row: row["episode_index"])
 
     @cached_property
     def episodes(self) -> list[EpisodePlace]:
@@ -99,18 +122,32 @@ class LeRobotIndex:
             )
         return found
 
+    def check_frames(self) -> None:
+        """Raise RecordingFormatError unless the episodes have as many frames as info.json counts."""
+        frames = sum(place.length for place in self.episodes)
+        if self.info.get("total_frames", frames) != frames:
+            raise RecordingFormatError(
+                "the lengths of the episodes do not add up to the frames that info.json counts",
+                file=self.folder / "meta",
+                found=f"{frames} frames",
+                expected=f"{self.info['total_frames']}, as `total_frames` says",
+                todo=_COPY_AGAIN,
+            )
+
     @cached_property
     def video_keys(self) -> list[str]:
         """Features that are videos and of which there is at least one file."""
         videos = [name for name, feature in self.features.items() if feature.get("dtype") == "video"]
-        return [name for name in videos if next(self.folder.glob(f"videos/*/{name}/*.mp4"), None) or self._has_v30_video(name)]
+        return [name for name in videos if self._has_file(f"videos/*/{name}/*.mp4") or self._has_file(f"videos/{name}/*/*.mp4")]
 
-    def _has_v30_video(self, name: str) -> bool:
-        return next(self.folder.glob(f"videos/{name}/*/*.mp4"), None) is not None
+    def _has_file(self, pattern: str) -> bool:
+        if self._names is None:
+            return next(self.folder.glob(pattern), None) is not None
+        return any(PurePosixPath(name).match(pattern) for name in self._names)
 
     def _places_v2(self) -> Iterator[EpisodePlace]:
         chunk = int(self.info.get("chunks_size", 1000))
-        for row in _read_lines(self.folder / "meta/episodes.jsonl"):
+        for row in self.episode_rows:
             k = int(row["episode_index"])
             # The chunk is computed: templates in the wild format it from the wrong number.
             where = f"chunk-{k // chunk:03d}"
@@ -120,11 +157,15 @@ class LeRobotIndex:
 
     def _places_v30(self) -> Iterator[EpisodePlace]:
         first_of_file: dict[Path, int] = {}
-        for row in self._rows_v30():
+        for row in sorted(self.episode_rows, key=lambda row: row["dataset_from_index"]):
             data = self._file_v30("data", row, "parquet")
             first = first_of_file.setdefault(data, row["dataset_from_index"])
             videos = {
-                key: VideoPlace(self._file_v30(f"videos/{key}", row, "mp4"), float(row[f"videos/{key}/from_timestamp"]))
+                key: VideoPlace(
+                    self._file_v30(f"videos/{key}", row, "mp4"),
+                    float(row[f"videos/{key}/from_timestamp"]),
+                    float(row[f"videos/{key}/to_timestamp"]),
+                )
                 for key in self.video_keys
             }
             tasks = tuple(map(str, row.get("tasks", ())))
@@ -135,29 +176,48 @@ class LeRobotIndex:
         import pyarrow.parquet as pq
 
         rows: list[dict[str, Any]] = []
-        for path in sorted((self.folder / "meta/episodes").glob("*/*.parquet")):
+        files = self.episode_files
+        if not files:
+            raise RecordingFormatError("a file of the dataset is missing", file=self.folder / "meta/episodes", todo=_COPY_AGAIN)
+        for path in files:
             try:
                 columns = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
-                rows += pq.read_table(path, columns=columns).to_pylist()
+                read = pq.read_table(path, columns=columns).to_pylist()
             except (OSError, pa.ArrowException) as error:
                 raise RecordingFormatError("not a whole parquet file", file=path, found=str(error), todo=_COPY_AGAIN) from error
-        return sorted(rows, key=lambda row: row["dataset_from_index"])
+            rows += _with_keys(read, self._columns_v30(), path)
+        return rows
+
+    @property
+    def episode_files(self) -> list[Path]:
+        """The parquet files of meta/episodes (v3.0), in their order."""
+        return sorted((self.folder / "meta/episodes").glob("*/*.parquet"))
+
+    def _columns_v30(self) -> list[str]:
+        places = ["data", *(f"videos/{key}" for key in self.video_keys)]
+        times = [f"videos/{key}/{end}_timestamp" for key in self.video_keys for end in ("from", "to")]
+        numbers = [f"{place}/{part}_index" for place in places for part in ("chunk", "file")]
+        return ["episode_index", "length", "dataset_from_index", "dataset_to_index", *numbers, *times]
 
     def _file_v30(self, stream: str, row: Mapping[str, Any], suffix: str) -> Path:
         chunk, file = row[f"{stream}/chunk_index"], row[f"{stream}/file_index"]
         return self.folder / f"{stream}/chunk-{chunk:03d}/file-{file:03d}.{suffix}"
 
 
+_EPISODES, _TASKS = "meta/episodes.jsonl", "meta/tasks.jsonl"
 _COPY_AGAIN = "The copy is not whole, or a write was cut off: copy or make the dataset again."
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RecordingFormatError("not a LeRobot dataset: meta/info.json is missing", file=path.parent.parent) from error
     except ValueError as error:
         raise RecordingFormatError(f"not valid JSON: {error}", file=path, todo=_COPY_AGAIN) from error
+    if not isinstance(value, dict):
+        raise RecordingFormatError("not a JSON object", file=path, found=str(value)[:80])
+    return value
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -169,7 +229,16 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         raise RecordingFormatError(f"a line is not valid JSON: {error}", file=path, todo=_COPY_AGAIN) from error
 
 
-def _tasks_of_v30(path: Path) -> Iterator[tuple[int, str]]:
+def _with_keys(rows: list[dict[str, Any]], keys: Sequence[str], path: Path) -> list[dict[str, Any]]:
+    """The rows. Raise RecordingFormatError for one that lacks a value."""
+    for number, row in enumerate(rows):
+        if lacking := [key for key in keys if not isinstance(row, dict) or row.get(key) is None]:
+            found = f"row {number}: {str(row)[:80]}"
+            raise RecordingFormatError("a row of the metadata lacks a value", file=path, found=found, expected=", ".join(lacking))
+    return rows
+
+
+def _tasks_of_v30(path: Path) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -180,9 +249,9 @@ def _tasks_of_v30(path: Path) -> Iterator[tuple[int, str]]:
     except (OSError, pa.ArrowException) as error:
         raise RecordingFormatError("not a whole parquet file", file=path, found=str(error), todo=_COPY_AGAIN) from error
     # The text is pandas' index, which has a name in some writers and none in others.
-    texts = next(name for name in table.column_names if name != "task_index")
-    for row in table.to_pylist():
-        yield int(row["task_index"]), str(row[texts])
+    likely = [name for name in ("task", "__index_level_0__", *table.column_names) if name in table.column_names and name != "task_index"]
+    names = ["task" if name in likely[:1] else name for name in table.column_names]
+    return _with_keys(table.rename_columns(names).to_pylist(), ("task_index", "task"), path)
 
 
 def flat_names(names: object) -> tuple[str, ...]:

@@ -25,16 +25,18 @@ from vla_ops.recordings.mcap_runs import Rows, Runs, find_runs
 from vla_ops.recordings.mcap_topics import McapTopics
 from vla_ops.recordings.message_images import holds_images
 from vla_ops.recordings.messages import MessageKind
+from vla_ops.recordings.place import Place, as_place
 from vla_ops.recordings.video_images import VideoImages
 
 
 class McapRecording:
     """One MCAP file. Listing it reads its indexes and the first message of each topic."""
 
-    def __init__(self, path: str, options: OpenOptions) -> None:
-        self.path = str(path)
+    def __init__(self, recording: str | Place, options: OpenOptions) -> None:
+        self._place = as_place(recording)
+        self.path = self._place.path
         self.options = options
-        self._index = McapIndex(self.path, allow_truncated=options.allow_truncated)
+        self._index = McapIndex(self._place, allow_truncated=options.allow_truncated)
         self._notes = McapNotes(self._index)
         self._topics = McapTopics(self._index, self._notes)
 
@@ -47,6 +49,7 @@ class McapRecording:
     def close(self) -> None:
         """Close the file; closing twice is fine."""
         self._index.close()
+        self._place.close()
 
     def streams(self) -> list[StreamInfo]:
         """List all topics and videos of the first episode."""
@@ -84,6 +87,7 @@ class McapRecording:
     def _numbers(self, name: str, field: str, source: Source, kind: MessageKind, rows: Rows) -> Numbers:
         stamps: list[Int64] = []
         values, reader = [], None
+        self._index.prefetch(name, np.arange(rows.start, rows.stop))
         for batch in self._index.batches(name, rows.start, rows.stop):
             reader = reader or NumberReader(kind, field, batch.message(0))
             values.append(reader.read(batch))
@@ -115,6 +119,7 @@ class McapRecording:
         if self.options.clock == "log":
             # The message indexes have them: nothing is decompressed.
             return self._index.table(name).log_ns[rows.start : rows.stop]
+        self._index.prefetch(name, np.arange(rows.start, rows.stop))
         batches = self._index.batches(name, rows.start, rows.stop)
         return np.concatenate([stamps_of(batch, kind, self.options.clock) for batch in batches])
 

@@ -18,7 +18,8 @@ from mcap.records import Channel, Schema
 
 from vla_ops.errors import RecordingError, RecordingFormatError, UnknownEncodingError
 from vla_ops.recordings.base import Int64
-from vla_ops.recordings.mcap_file import BROKEN_RECORD, RECORD_HEAD, ByteFile, ChunkPlace, Entries
+from vla_ops.recordings.byte_file import ByteFile
+from vla_ops.recordings.mcap_file import BROKEN_RECORD, RECORD_HEAD, ChunkPlace, Entries
 
 # Decompressed chunks are kept up to this size, and always the last one. Cameras lie in the same chunks.
 _KEPT_BYTES = 64 * 2**20

@@ -6,7 +6,6 @@ Everything is read by position, so that several threads can read one open file.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -17,10 +16,12 @@ from mcap.exceptions import McapError
 from mcap.records import AttachmentIndex, Channel, ChunkIndex, Footer, MetadataIndex, Schema, Statistics
 from mcap.stream_reader import StreamReader
 
-from vla_ops.errors import RecordingError, RecordingFormatError
+from vla_ops.errors import RecordingFormatError
 from vla_ops.recordings import MAGIC as MAGICS
-from vla_ops.recordings import leading, other_format, refuse_folder
+from vla_ops.recordings import leading, other_format
 from vla_ops.recordings.base import Int64
+from vla_ops.recordings.byte_file import ByteFile
+from vla_ops.recordings.place import Place
 
 MAGIC = MAGICS["mcap"]
 RECORD_HEAD = struct.Struct("<BQ")
@@ -29,44 +30,6 @@ _FOOTER = struct.Struct("<BQQQI")
 _FOOTER_OPCODE = 2
 # What the library's record parsers raise on damaged bytes.
 BROKEN_RECORD = (McapError, struct.error, UnicodeDecodeError, OverflowError)
-
-
-class ByteFile:
-    """A file that is read by position; safe to share between threads."""
-
-    def __init__(self, path: str) -> None:
-        refuse_folder(path, "mcap")
-        self.path = path
-        try:
-            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            self.size = os.fstat(self._fd).st_size
-        except OSError as error:
-            raise RecordingError(f"cannot open the recording: {error.strerror}") from error
-        self._is_open = True
-
-    def read(self, at: int, size: int) -> bytes:
-        """Read up to `size` bytes; fewer only where the file ends."""
-        if not self._is_open:
-            raise RecordingError("the recording is closed", todo="Read its streams before it is closed.")
-        parts = []
-        # Damaged lengths must not become allocations.
-        size = min(size, self.size - at)
-        while size > 0:
-            try:
-                part = os.pread(self._fd, size, at)
-            except OSError as error:
-                raise RecordingError(f"cannot read the recording: {error.strerror}", byte=at) from error
-            if not part:
-                break
-            parts.append(part)
-            at, size = at + len(part), size - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def close(self) -> None:
-        """Close the file; closing twice is fine."""
-        if self._is_open:
-            self._is_open = False
-            os.close(self._fd)
 
 
 @dataclass(frozen=True)
@@ -105,7 +68,7 @@ class Contents:
     cut_at: int | None = None
 
 
-def check_magic(file: ByteFile) -> None:
+def check_magic(file: ByteFile, place: Place) -> None:
     """Raise RecordingFormatError unless the file begins as an MCAP file does."""
     if file.size == 0:
         raise RecordingFormatError(
@@ -117,7 +80,7 @@ def check_magic(file: ByteFile) -> None:
             "not an MCAP file",
             found=leading(head, file.size),
             expected=repr(MAGIC),
-            todo=other_format(file.path, "mcap") or "Check `recordings.format` and `recordings.pattern`, or the robot's collector.",
+            todo=other_format(place, "mcap") or "Check `recordings.format` and `recordings.pattern`, or the robot's collector.",
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vla_ops.errors import RecordingError, VlaOpsError
 from vla_ops.recordings.base import EncodedImage, ImageCodec, Int64
 from vla_ops.recordings.mcap_index import Batch, McapIndex
@@ -30,6 +32,7 @@ class TopicImages:
         """Yield the images at non-decreasing `indices`, holding one chunk in memory."""
         wanted = checked_indices(self.name, indices, self.rows.stop - self.rows.start)
         table = self.index.table(self.name).part(self.rows.start, self.rows.stop)
+        self.index.prefetch(self.name, np.array(wanted, np.int64) + self.rows.start)
         batch, position, image, shown = None, -1, None, -1
         for k in wanted:
             if image is None or k != shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import struct
 from collections.abc import Iterator
@@ -14,14 +15,19 @@ from mcap.opcode import Opcode
 from mcap.records import Channel, Schema
 
 from vla_ops.errors import RecordingFormatError, SchemaMismatchError
+from vla_ops.recordings import refuse_folder
 from vla_ops.recordings.base import Int64, UInt8
+from vla_ops.recordings.byte_file import ByteFile, Range
 from vla_ops.recordings.mcap_chunks import MESSAGE_HEAD, Chunks, nanoseconds, walk
-from vla_ops.recordings.mcap_file import RECORD_HEAD, ByteFile, Contents, Entries, check_magic, is_whole, read_summary
+from vla_ops.recordings.mcap_file import RECORD_HEAD, Contents, Entries, check_magic, is_whole, read_summary
 from vla_ops.recordings.mcap_scan import scan
+from vla_ops.recordings.place import Place
 
 _INDEX_HEAD = struct.Struct("<HI")
 _MESSAGE_DATA = RECORD_HEAD.size + MESSAGE_HEAD.size
 _NONE = np.empty(0, np.int64)
+# More of a message index is not fetched ahead.
+_LONG_INDEX = 2**14
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,11 @@ def gather(buffer: UInt8, starts: Int64, width: int) -> UInt8:
 class McapIndex:
     """The messages of an MCAP file by topic. Safe to share between threads."""
 
-    def __init__(self, path: str, *, allow_truncated: bool) -> None:
-        self.file = ByteFile(path)
+    def __init__(self, place: Place, *, allow_truncated: bool) -> None:
+        refuse_folder(place, "mcap")
+        self.file = place.file()
         try:
-            check_magic(self.file)
+            check_magic(self.file, place)
             self.contents = self._read_contents(allow_truncated=allow_truncated)
         except BaseException:
             self.file.close()
@@ -135,6 +142,7 @@ class McapIndex:
         self._tables.clear()
 
     def _collect(self, topic: str) -> Table:
+        self.file.prefetch(self._index_ranges(topic))
         parts: list[Table] = []
         for number in range(len(self.contents.chunks)):
             found = [e for e in (self._entries(number, c.id) for c in self.topics[topic]) if e is not None]
@@ -147,6 +155,24 @@ class McapIndex:
         if not parts:
             return Table(_NONE, _NONE, _NONE)
         return Table(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("log_ns", "chunks", "offsets")))
+
+    def _index_ranges(self, topic: str) -> Iterator[Range]:
+        """Where the topic's message indexes are; what nothing tells the size of is taken for some hundred messages."""
+        channels = {c.id for c in self.topics[topic]}
+        indexes = [place.indexes for place in self.contents.chunks if place.indexes]
+        starts = sorted({at for found in indexes for at in found.values()} | {place.start for place in self.contents.chunks})
+        for at in sorted(at for found in indexes for channel, at in found.items() if channel in channels):
+            after = bisect.bisect_right(starts, at)
+            yield at, min(starts[after] - at if after < len(starts) else _LONG_INDEX, _LONG_INDEX)
+
+    def prefetch(self, topic: str, messages: Int64) -> None:
+        """Say that these messages of the topic will be read, by number."""
+        self.file.prefetch(self._chunk_ranges(topic, messages))
+
+    def _chunk_ranges(self, topic: str, messages: Int64) -> Iterator[Range]:
+        for number in dict.fromkeys(self.table(topic).chunks[messages].tolist()):
+            place = self.contents.chunks[number]
+            yield place.start, place.size
 
     def _entries(self, number: int, channel: int) -> Entries | None:
         place = self.contents.chunks[number]

@@ -10,8 +10,9 @@ from mcap.opcode import Opcode
 from mcap.records import AttachmentIndex, Channel, Metadata, MetadataIndex, Schema
 
 from vla_ops.errors import RecordingFormatError
+from vla_ops.recordings.byte_file import ByteFile
 from vla_ops.recordings.mcap_chunks import MESSAGE_HEAD, as_entries, load_chunk, parse_record, walk
-from vla_ops.recordings.mcap_file import MAGIC, RECORD_HEAD, ByteFile, ChunkPlace, Contents, without_indexes
+from vla_ops.recordings.mcap_file import MAGIC, RECORD_HEAD, ChunkPlace, Contents, without_indexes
 
 _WINDOW = 2**20
 # Messages outside chunks are read together up to about this many bytes.

@@ -44,9 +44,13 @@ def _local(path: Path, name: str) -> list[Listed]:
         found = _stat(path)
     except FileNotFoundError:
         return []
+    return [of_stat(found, name)]
+
+
+def of_stat(found: os.stat_result, name: str) -> Listed:
+    """What `stat` says of a local file."""
     # Tools that copy set the time of modification back; that of the inode they cannot.
-    stamp = f"{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
-    return [Listed(name, found.st_size, stamp, found.st_mtime)]
+    return Listed(name, found.st_size, f"{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}", found.st_mtime)
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -72,8 +76,10 @@ def remote_file(fs: Any, info: Mapping[str, Any], name: str) -> Listed:
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     hashes = (*_HASHES, "ETag") if protocols & {"s3", "s3a"} else _HASHES
     content, change, time = (_first(info, keys) for keys in (hashes, _CHANGES, _TIMES))
-    stamp = f"{info['name']}:{info.get('size')}:{time}" if change is None else f"{info['name']}:{_bare(change)}"
     size, modified_s = int(info.get("size") or 0), 0.0 if time is None else _seconds(time)
+    # A listing and the entry of one file may write the same moment in two ways.
+    moment = f"{modified_s:.6f}" if modified_s else time
+    stamp = f"{info['name']}:{info.get('size')}:{moment}" if change is None else f"{info['name']}:{_bare(change)}"
     return Listed(name, size, stamp if content is None else _bare(content), modified_s)
 
 

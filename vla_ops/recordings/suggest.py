@@ -10,6 +10,7 @@ from pathlib import Path
 from vla_ops.errors import RecordingFormatError
 from vla_ops.recordings.base import Source, StreamInfo
 from vla_ops.recordings.inspect import Description
+from vla_ops.recordings.place import is_uri
 from vla_ops.recordings.suggest_parts import Camera, Part, cameras_of, vector_parts, words
 from vla_ops.recordings.suggest_rates import guess_rate, is_demo
 
@@ -56,11 +57,14 @@ def _can_be_named(stream: str) -> bool:
 
 def _recordings(description: Description) -> list[str]:
     path = Path(description.path)
+    folder, name = str(path.resolve().parent), path.resolve().name
+    if is_uri(description.path):
+        folder, _, name = description.path.rstrip("/").rpartition("/")
     suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".zarr.zip") else path.suffix
     lines = [
         "  recordings:",
-        f"    uri: {_quoted(str(path.resolve().parent))}  # DECIDE: the folder of all recordings, or s3:// gs:// hf://",
-        f"    pattern: {_quoted(path.resolve().name if description.format == 'lerobot' else '**/*' + suffix)}",
+        f"    uri: {_quoted(folder)}  # DECIDE: the folder of all recordings, or s3:// gs:// hf://",
+        f"    pattern: {_quoted(name if description.format == 'lerobot' else '**/*' + suffix)}",
         f"    format: {description.format}",
     ]
     if description.format in ("mcap", "lerobot"):

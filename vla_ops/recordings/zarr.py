@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vla_ops.errors import RecordingFormatError, SchemaMismatchError, UnknownEncodingError
+from vla_ops.errors import RecordingError, RecordingFormatError, SchemaMismatchError, UnknownEncodingError, VlaOpsError
+from vla_ops.recordings import other_format
 from vla_ops.recordings.array_recording import ArrayRecording, array_name, as_text, plain_text, same_array
 from vla_ops.recordings.arrays import Array, Rows
 from vla_ops.recordings.base import OpenOptions, Source, Span
-from vla_ops.recordings.zarr_store import ZarrFiles, open_files
+from vla_ops.recordings.place import Place, saying_failure
+from vla_ops.recordings.zarr_store import FolderFiles, ZarrFiles, ZipFiles
 
 if TYPE_CHECKING:
     import zarr
@@ -31,14 +33,15 @@ _TASK_ATTRIBUTES = ("task", "language_instruction", "instruction")
 class ZarrRecording(ArrayRecording):
     """An open Zarr store. Chunks are read and decompressed without a lock of ours; cameras may be read from several threads."""
 
-    def __init__(self, path: str, options: OpenOptions) -> None:
-        super().__init__(path, options)
-        self._files: ZarrFiles = open_files(path)
+    def __init__(self, recording: str | Place, options: OpenOptions) -> None:
+        super().__init__(recording, options)
+        self._files: ZarrFiles = _open_files(self._place)
         self._known: dict[str, Rows] = {}
 
     def close(self) -> None:
         """Close the store."""
         self._files.close()
+        self._place.close()
 
     def spans(self) -> list[Span]:
         """One span for each entry of `meta/episode_ends`, or the whole store as one. Raise SchemaMismatchError if they do not fit."""
@@ -144,23 +147,31 @@ class ZarrRecording(ArrayRecording):
         if array is None:
             return Rows(name, np.dtype("V"), self._files.shape(name), None, _unread, unreadable=unreadable)
         dtype = np.dtype(str(array.dtype)) if array.dtype.kind != "O" else np.dtype(object)
-        read = _Reader(self._files, name, array)
-        return Rows(name, dtype, tuple(array.shape), array.chunks[0] if array.chunks else None, read, storage=_compressor(array))
+        return Rows(
+            name,
+            dtype,
+            tuple(array.shape),
+            array.chunks[0] if array.chunks else None,
+            _Reader(self._files, name, array, self._place),
+            storage=_compressor(array),
+            prefetch=lambda start, stop: self._files.prefetch_rows(array, name, start, stop),
+        )
 
 
 class _Reader:
     """Rows of one array; what the store's libraries raise on damaged chunks becomes a RecordingFormatError."""
 
-    def __init__(self, files: ZarrFiles, name: str, array: zarr.Array[Any]) -> None:
-        self.files, self.name, self.array = files, name, array
+    def __init__(self, files: ZarrFiles, name: str, array: zarr.Array[Any], place: Place) -> None:
+        self.files, self.name, self.array, self.place = files, name, array, place
 
     def __call__(self, start: int, stop: int) -> Array:
         self.files.check_links(self.name)
         try:
             if len(self.array.shape) == 4 or self.array.metadata.fill_value is None:
                 self._refuse_missing_chunks(start, stop)
-            return np.asarray(self.array[start:stop])
-        except RecordingFormatError:
+            with saying_failure(self.place):
+                return np.asarray(self.array[start:stop])
+        except VlaOpsError:
             raise
         except ImportError as error:  # imagecodecs built without the library of this codec.
             raise UnknownEncodingError(
@@ -194,3 +205,29 @@ def _compressor(array: zarr.Array[Any]) -> str:
         name = getattr(codec, "codec_id", None) or getattr(codec, "codec_name", None) or type(codec).__name__
         names.append(str(name).removesuffix("Codec").lower())
     return "+".join(names)
+
+
+def _open_files(place: Place) -> ZarrFiles:
+    """Open a store. Raise RecordingFormatError if it is none, UnsafePathError for entries that leave it."""
+    path = place.path
+    if path.rstrip("/").endswith(".partial"):
+        raise RecordingFormatError("a recording that crashed: its collector renames `.partial` when it is complete", file=path)
+    try:
+        with saying_failure(place):
+            files = _files_of(place)
+    except OSError as error:
+        raise RecordingError(f"cannot open the recording: {error.strerror or error}", file=path) from error
+    if not files.array_paths:
+        files.close()
+        expected = "a Zarr 2 or 3 store, with .zarray or zarr.json in it"
+        raise RecordingFormatError("no Zarr array in it", file=path, expected=expected, todo=other_format(place, "zarr"))
+    return files
+
+
+def _files_of(place: Place) -> ZarrFiles:
+    # zarr itself is imported there.
+    from vla_ops.recordings.zarr_remote import RemoteFolderFiles, RemoteZipFiles
+
+    if place.is_remote:
+        return RemoteFolderFiles(place) if place.is_folder else RemoteZipFiles(place)
+    return FolderFiles(place.path) if place.is_folder else ZipFiles(place)

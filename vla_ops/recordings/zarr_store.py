@@ -8,35 +8,23 @@ import os
 import re
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from vla_ops.errors import RecordingError, RecordingFormatError, UnsafePathError
+from vla_ops.errors import RecordingFormatError, UnsafePathError
 from vla_ops.recordings import other_format
+from vla_ops.recordings.byte_file import view
+from vla_ops.recordings.place import Place
 
 if TYPE_CHECKING:
     import zarr
 
 _V2_ARRAY, _V2_GROUP, _V2_ATTRIBUTES, _V3 = ".zarray", ".zgroup", ".zattrs", "zarr.json"
-_MARKS = (_V2_ARRAY, _V2_GROUP, _V3)
+MARKS = (_V2_ARRAY, _V2_GROUP, _V3)
 _TODO_COPY = "Copy it again from the robot."
-
-
-def open_files(path: str) -> ZarrFiles:
-    """Open a store. Raise RecordingFormatError if it is none, UnsafePathError for entries that leave it."""
-    if path.rstrip("/").endswith(".partial"):
-        raise RecordingFormatError("a recording that crashed: its collector renames `.partial` when it is complete", file=path)
-    try:
-        files = _FolderFiles(path) if Path(path).is_dir() else _ZipFiles(path)
-    except OSError as error:
-        raise RecordingError(f"cannot open the recording: {error.strerror or error}", file=path) from error
-    if not files.array_paths:
-        files.close()
-        expected = "a Zarr 2 or 3 store, with .zarray or zarr.json in it"
-        raise RecordingFormatError("no Zarr array in it", file=path, expected=expected, todo=other_format(path, "zarr"))
-    return files
 
 
 class ZarrFiles(ABC):
@@ -66,8 +54,12 @@ class ZarrFiles(ABC):
     def check_links(self, array: str) -> None:
         """Raise UnsafePathError if a file of the array is a link out of the store."""
 
+    def prefetch(self, keys: Iterable[str]) -> None:  # noqa: B027 - what is here needs not be fetched
+        """Say which entries will be read, in this order."""
+
     @abstractmethod
-    def _read(self, key: str) -> bytes: ...
+    def read(self, key: str) -> bytes:
+        """The bytes of an entry that is there."""
 
     @abstractmethod
     def _open(self, array: str, version: Any) -> zarr.Array[Any]: ...
@@ -108,25 +100,38 @@ class ZarrFiles(ABC):
 
     def missing_rows(self, array: zarr.Array[Any], name: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the first and last row of those of start..stop that have a chunk which is not in the store."""
-        stored = array.shards or array.chunks
-        across = [range(-(-length // size)) for length, size in zip(array.shape[1:], stored[1:], strict=True)]
-        for chunk in range(start // stored[0], -(-stop // stored[0])):
-            keys = (f"{name}/{array.metadata.encode_chunk_key((chunk, *rest))}" for rest in itertools.product(*across))
+        rows = (array.shards or array.chunks)[0]
+        for chunk, keys in _chunk_keys(array, name, start, stop):
             if not all(map(self.has, keys)):
-                yield chunk * stored[0], min((chunk + 1) * stored[0], array.shape[0])
+                yield chunk * rows, min((chunk + 1) * rows, array.shape[0])
+
+    def prefetch_rows(self, array: zarr.Array[Any], name: str, start: int, stop: int) -> None:
+        """Say that rows start..stop will be read."""
+        if array.shape:
+            self.prefetch(key for _, keys in _chunk_keys(array, name, start, stop) for key in keys)
 
     def _is_array(self, mark: str) -> bool:
         return mark.endswith(f"/{_V2_ARRAY}") or (mark.endswith(f"/{_V3}") and self._json(mark).get("node_type") == "array")
 
     def _json(self, key: str) -> dict[str, Any]:
         try:
-            value = json.loads(self._read(key))
+            value = json.loads(self.read(key))
         except ValueError as error:
             raise RecordingFormatError(f"{key} is not JSON: {error}", file=self.path, todo=_TODO_COPY) from error
         return value if isinstance(value, dict) else {}
 
 
-class _FolderFiles(ZarrFiles):
+def _chunk_keys(array: zarr.Array[Any], name: str, start: int, stop: int) -> Iterator[tuple[int, Iterator[str]]]:
+    """Yield the numbers of the stored chunks along the first axis that hold rows start..stop, with the entries of each."""
+    stored = array.shards or array.chunks
+    across = [range(-(-length // size)) for length, size in zip(array.shape[1:], stored[1:], strict=True)]
+    for chunk in range(start // stored[0], -(-stop // stored[0])):
+        yield chunk, (f"{name}/{array.metadata.encode_chunk_key((chunk, *rest))}" for rest in itertools.product(*across))
+
+
+class FolderFiles(ZarrFiles):
+    """A store whose entries are files of this machine."""
+
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._root = Path(path).resolve()
@@ -144,12 +149,14 @@ class _FolderFiles(ZarrFiles):
         return found
 
     def has(self, key: str) -> bool:
+        """True if there is an entry of this name."""
         return (self._root / key).exists()
 
     def close(self) -> None:
         """Nothing is kept open."""
 
     def check_links(self, array: str) -> None:
+        """Raise UnsafePathError if an entry of the array leads out of the store."""
         if array in self._checked:
             return
         for folder, _, _ in os.walk(self._root / array):
@@ -169,7 +176,8 @@ class _FolderFiles(ZarrFiles):
                 todo="Copy the store with links followed: cp -rL.",
             )
 
-    def _read(self, key: str) -> bytes:
+    def read(self, key: str) -> bytes:
+        """The bytes of an entry."""
         self._check_link(self._root / key)
         return (self._root / key).read_bytes()
 
@@ -180,15 +188,14 @@ class _FolderFiles(ZarrFiles):
         return zarr.open_array(LocalStore(self._root, read_only=True), path=array, mode="r", zarr_format=version)
 
 
-class _ZipFiles(ZarrFiles):
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        from zarr.storage import ZipStore
+class ZipFiles(ZarrFiles):
+    """A store in a zip."""
 
-        self._zip = _open_zip(path)
+    def __init__(self, place: Place) -> None:
+        super().__init__(place.path)
+        self._zip = _open_zip(place)
         self._entries = set(self._zip.namelist())
         self._prefix = self._find_prefix()
-        self._store = ZipStore(path, mode="r")
 
     def _find_arrays(self) -> list[str]:
         marks = [
@@ -197,12 +204,20 @@ class _ZipFiles(ZarrFiles):
         return [mark.rpartition("/")[0] for mark in marks if self._is_array(mark)]
 
     def has(self, key: str) -> bool:
+        """True if there is an entry of this name."""
         return self._prefix + key in self._entries
 
+    @cached_property
+    def _store(self) -> Any:
+        from zarr.storage import ZipStore
+
+        return ZipStore(self.path, mode="r")
+
     def close(self) -> None:
+        """Close the archive."""
         self._zip.close()
         # A store that nothing was read from was never opened.
-        if self._store._is_open:
+        if "_store" in self.__dict__ and self._store._is_open:
             self._store.close()
 
     def check_links(self, array: str) -> None:
@@ -210,12 +225,13 @@ class _ZipFiles(ZarrFiles):
 
     def _find_prefix(self) -> str:
         """The folder in the archive that the store lies in: `zip -r x.zarr.zip x.zarr` puts it into one."""
-        marks = [e for e in self._entries if e.rpartition("/")[2] in _MARKS]
+        marks = [e for e in self._entries if e.rpartition("/")[2] in MARKS]
         tops = {e.partition("/")[0] for e in marks if "/" in e}
         at_root = len(tops) != 1 or not tops.isdisjoint(("data", "meta")) or any("/" not in e for e in marks)
         return "" if at_root or f"{min(tops)}/{_V2_ARRAY}" in self._entries else f"{min(tops)}/"
 
-    def _read(self, key: str) -> bytes:
+    def read(self, key: str) -> bytes:
+        """The bytes of an entry that is there."""
         try:
             return self._zip.read(self._prefix + key)
         except (zipfile.BadZipFile, OSError, RuntimeError) as error:
@@ -227,17 +243,17 @@ class _ZipFiles(ZarrFiles):
         return zarr.open_array(self._store, path=self._prefix + array, mode="r", zarr_format=version)
 
 
-def _open_zip(path: str) -> zipfile.ZipFile:
-    size = Path(path).stat().st_size
+def _open_zip(place: Place) -> zipfile.ZipFile:
+    path, size = place.path, _size(place)
     if size == 0:
         raise RecordingFormatError("the file is empty (0 bytes)", file=path, todo=_TODO_COPY)
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(view(place.file()) if place.is_remote else path)
     except zipfile.BadZipFile as error:
-        with open(path, "rb") as handle:
-            is_zip = handle.read(4) == b"PK\x03\x04"
+        with closing(place.file()) as file:
+            is_zip = file.read(0, 4) == b"PK\x03\x04"
         said = "the zip is truncated: it begins as one but has no directory at its end" if is_zip else "neither a Zarr folder nor a zip"
-        raise RecordingFormatError(f"{said} ({size} bytes)", file=path, todo=other_format(path, "zarr") or _TODO_COPY) from error
+        raise RecordingFormatError(f"{said} ({size} bytes)", file=path, todo=other_format(place, "zarr") or _TODO_COPY) from error
     for name in archive.namelist():
         if _escapes(name):
             archive.close()
@@ -245,6 +261,10 @@ def _open_zip(path: str) -> zipfile.ZipFile:
                 "an archive entry leaves the archive", file=path, found=repr(name), todo="Pack it again from inside its folder."
             )
     return archive
+
+
+def _size(place: Place) -> int:
+    return place.file().size if place.is_remote else Path(place.path).stat().st_size
 
 
 def _unpickles(metadata: object) -> bool:

@@ -11,6 +11,19 @@ from pydantic import Field, field_validator
 from vla_ops.spec.base import Strict
 
 
+def hub_name(repo_id: str) -> str:
+    """The name of a dataset on the Hub, as it is. Raise ValueError for one that the Hub refuses."""
+    # The Hub's own rules (huggingface_hub.utils.validate_repo_id), without importing it on the path that loads definitions.
+    name = repo_id.split("/")
+    if len(name) != 2 or not all(re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", part) for part in name):
+        raise ValueError(
+            f"repo_id {repo_id!r}: the Hub takes `owner/name` of letters, digits, '-', '_', '.', not starting or ending with '-' or '.'"
+        )
+    if "--" in repo_id or ".." in repo_id or repo_id.endswith(".git") or any(len(p) > 96 for p in name):
+        raise ValueError(f"repo_id {repo_id!r}: the Hub refuses '--', '..', a name ending in '.git' and names over 96 characters")
+    return repo_id
+
+
 class VideoSpec(Strict):
     """How camera images are stored."""
 
@@ -61,15 +74,7 @@ class DatasetSpec(Strict):
     @field_validator("repo_id")
     @classmethod
     def _hub_accepts(cls, repo_id: str) -> str:
-        # The Hub's own rules (huggingface_hub.utils.validate_repo_id), without importing it on the path that loads definitions.
-        name = repo_id.split("/")
-        if len(name) != 2 or not all(re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", part) for part in name):
-            raise ValueError(
-                f"repo_id {repo_id!r}: the Hub takes `owner/name` of letters, digits, '-', '_', '.', not starting or ending with '-' or '.'"
-            )
-        if "--" in repo_id or ".." in repo_id or repo_id.endswith(".git") or any(len(p) > 96 for p in name):
-            raise ValueError(f"repo_id {repo_id!r}: the Hub refuses '--', '..', a name ending in '.git' and names over 96 characters")
-        return repo_id
+        return hub_name(repo_id)
 
 
 class NormStatsSpec(Strict):

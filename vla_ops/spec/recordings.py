@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from vla_ops.recordings.base import Clock, Source
+from vla_ops.recordings.partitions import PartitionBy
 from vla_ops.spec.base import Resample, Role, Strict
 
 # In `must_say`: a folder of the recording's id, counted from 0.
@@ -43,6 +44,11 @@ class RecordingsSpec(Strict):
     """
     settle_s: float = Field(default=10.0, ge=0)
     """A file changed less than this many seconds ago is still being written and is left alone until it is older."""
+    partition_by: PartitionBy = "file"
+    """What one partition in Dagster is: a recording (`file`), a `folder` of recordings, or a `day`, the first date in a recording's id.
+
+    From some ten thousand recordings on, `folder` or `day` (docs/scale.md). A change converts nothing again.
+    """
 
     @model_validator(mode="after")
     def _placeholders_are_folders(self) -> Self:

@@ -19,7 +19,6 @@ from vla_ops.recordings.discover import (
     RecordingFile,
     content_version,
     list_recordings,
-    local_copy,
     natural_key,
     same_names,
 )
@@ -285,36 +284,6 @@ def test_a_remote_file_written_just_now_is_not_settled(bucket: str):
     file = only(bucket, "*/2.mcap")
     assert not file.is_settled(10)
     assert file.is_settled(10, time.time() + 11)
-
-
-@pytest.mark.parametrize(("pattern", "content"), [("*/2.mcap", {".": b"two!"}), ("*.zarr", {"data/0": b"chunk", ".zgroup": b"{}"})])
-def test_a_remote_recording_is_downloaded_and_removed_afterwards(bucket: str, tmp_path: Path, pattern: str, content: dict[str, bytes]):
-    with local_copy(only(bucket, pattern), tmp_path) as path:
-        files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-        assert {p.relative_to(path).as_posix(): p.read_bytes() for p in files} == content
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-
-
-def test_a_download_is_removed_when_its_conversion_fails(bucket: str, tmp_path: Path):
-    with pytest.raises(RuntimeError), local_copy(only(bucket, "*/2.mcap"), tmp_path):
-        raise RuntimeError
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-
-
-def test_a_remote_file_that_is_gone_leaves_no_half_download(bucket: str, tmp_path: Path):
-    file = only(bucket, "*/2.mcap")
-    fsspec.filesystem("memory").rm(f"{bucket}/station1/2.mcap")
-    with pytest.raises(FileNotFoundError), local_copy(file, tmp_path):
-        pass
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-
-
-def test_a_local_recording_is_used_where_it_is(tmp_path: Path):
-    put(tmp_path / "raw", "a.mcap")
-    with local_copy(only(tmp_path / "raw"), tmp_path / "cache") as path:
-        assert path == tmp_path / "raw/a.mcap"
-    assert path.exists()
-    assert not (tmp_path / "cache").exists()
 
 
 def test_versions_of_different_remote_files_differ(bucket: str):
