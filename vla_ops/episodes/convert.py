@@ -11,7 +11,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from vla_ops.episodes.pictures import write_pictures
 from vla_ops.episodes.read import read_span
 from vla_ops.episodes.store import RECORDING, Episode, EpisodeMeta, RobotStore
 from vla_ops.episodes.trim import kept_frames, made_with
-from vla_ops.errors import AlignmentError, StoreError, VlaOpsError
+from vla_ops.errors import AlignmentError, OutOfReachError, StoreError, VlaOpsError
 from vla_ops.files import replacing
 from vla_ops.recordings import open_recording
 from vla_ops.recordings.base import Recording, Span
+from vla_ops.recordings.place import Place, as_place, saying_failure
 from vla_ops.robot import RobotSpec
 
 # Called with the number of camera frames that are newly done, and the part of the recording that is done, 0 to 1.
@@ -42,12 +43,16 @@ _NOT_ITS_FAULT = frozenset(
     }
 )  # fmt: skip
 
+# Of an outcome: facts of the run that made it, not of what was made.
+_PASSING = frozenset({"seconds", "fetched_bytes", "remote_bytes"})
+
 
 @dataclass(frozen=True)
 class ConversionJob:
-    """One recording to convert. `path` is local; `store` is the robot's folder under VLA_OPS_HOME.
+    """One recording to convert. `path` may be a URI; `store` is the robot's folder under VLA_OPS_HOME.
 
-    `cores` is how many it may keep busy, by default all that the process may run on.
+    `cores` is how many it may keep busy, by default all that the process may run on. What is fetched of a URI is kept in `cache`,
+    by default the store's; `stamp` is what the listing said of a remote file's content.
     """
 
     recording: str
@@ -59,6 +64,8 @@ class ConversionJob:
     # Where the recording itself is, if `path` is a copy.
     uri: str = ""
     trims: Trims = field(default_factory=Trims)
+    cache: Path | None = None
+    stamp: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -86,6 +93,7 @@ class Conversion:
     episodes: list[int] = field(default_factory=list)
     frames: int = 0
     size: int = 0
+    # How long it took; 0 of one that was converted by an earlier run.
     seconds: float = 0.0
     rejected: list[Rejected] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -96,6 +104,14 @@ class Conversion:
     says: dict[str, str] = field(default_factory=dict)
     # What it should have said of itself, where that alone is why it is in quarantine.
     must_say: dict[str, str] | None = None
+    # Of a remote recording: what was fetched in this conversion, and its size. 0 of a local one, and of one of an earlier run.
+    fetched_bytes: int = 0
+    remote_bytes: int = 0
+
+    @property
+    def fetched(self) -> str:
+        """`12.3 MB of 480.0 MB`; empty for a local recording."""
+        return f"{self.fetched_bytes / 1e6:.1f} MB of {self.remote_bytes / 1e6:.1f} MB" if self.remote_bytes else ""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Conversion:
@@ -105,16 +121,32 @@ class Conversion:
 
 def convert_recording(job: ConversionJob, progress: Progress | None = None) -> Conversion:
     """Convert one recording and store its episodes; quarantine what cannot be used. Only StoreError is raised."""
-    store, started = RobotStore(job.store), time.monotonic()
-    result = Conversion(job.recording, job.source_version, job.fingerprint)
+    store = RobotStore(job.store)
+    try:
+        place = as_place(job.path, cache=job.cache or job.store / "cache", stamp=job.stamp)
+    except StoreError:
+        raise
+    except VlaOpsError as error:
+        return out_of_reach(store, job.recording, job.source_version, error)
+    with closing(place):
+        result = _converted(job, place, store, progress)
+    if place.is_remote:
+        result = replace(result, fetched_bytes=place.fetched_bytes, remote_bytes=place.size_bytes)
+    remember(store, result)
+    return result
+
+
+def _converted(job: ConversionJob, place: Place, store: RobotStore, progress: Progress | None) -> Conversion:
+    result, started = Conversion(job.recording, job.source_version, job.fingerprint), time.monotonic()
     try:
         with replacing(store.recording_folder(job.recording)) as work:
             work.mkdir()
-            conversion = _RecordingConversion(job, work, progress)
-            conversion.run()
+            conversion = _RecordingConversion(job, place, work, progress)
+            with saying_failure(place):
+                conversion.run()
             conversion.draw()
             result = replace(conversion.outcome(result), seconds=round(time.monotonic() - started, 3))
-            (work / RECORDING).write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
+            (work / RECORDING).write_text(json.dumps(_lasting(result), indent=2), encoding="utf-8")
     except StoreError:
         raise
     except _NothingUsableError as none:
@@ -127,13 +159,18 @@ def convert_recording(job: ConversionJob, progress: Progress | None = None) -> C
         said = traceback.format_exception_only(error)[-1].strip()
         reason = f"unexpected {said} [file {job.recording}]. Probably a defect here: report it with the traceback in the quarantine file."
         result = _blamed(replace(result, quarantined=reason, traceback=traceback.format_exc()), error)
-    remember(store, result)
     return result
+
+
+def _lasting(result: Conversion) -> dict[str, Any]:
+    """What recording.json holds: all but how long it took and what was fetched, which differ from run to run and machine to machine."""
+    return {key: value for key, value in asdict(result).items() if key not in _PASSING}
 
 
 def out_of_reach(store: RobotStore, recording: str, source_version: str, error: Exception) -> Conversion:
     """Quarantine a recording that could not be fetched from where it is; the next run tries it again."""
-    said = f"the recording could not be fetched [file {recording}]; found {type(error).__name__}: {error}"
+    found = f"found {error}" if isinstance(error, VlaOpsError) else f"found {type(error).__name__}: {error}"
+    said = f"the recording could not be fetched [file {recording}]; {found}"
     result = Conversion(recording, source_version, "", quarantined=f"{said}. The next run tries it again.")
     remember(store, result)
     return result
@@ -143,7 +180,7 @@ def _blamed(result: Conversion, error: BaseException) -> Conversion:
     """Let the next run try it again where the cause is a file that is out of reach for now, or a machine that is out of memory."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _NOT_ITS_FAULT):
+        if isinstance(cause, MemoryError | OutOfReachError) or (isinstance(cause, OSError) and cause.errno in _NOT_ITS_FAULT):
             return replace(result, spec_fingerprint="", quarantined=f"{result.quarantined} The next run tries it again.")
         cause = cause.__cause__
     return result
@@ -203,8 +240,8 @@ class _Done:
 class _RecordingConversion:
     """The conversion of one recording in progress: what is kept and what is rejected so far."""
 
-    def __init__(self, job: ConversionJob, work: Path, progress: Progress | None) -> None:
-        self.job, self.work, self.progress = job, work, progress
+    def __init__(self, job: ConversionJob, place: Place, work: Path, progress: Progress | None) -> None:
+        self.job, self.place, self.work, self.progress = job, place, work, progress
         self.kept: list[EpisodeMeta] = []
         self.rejected: list[Rejected] = []
         self.notes: list[str] = []
@@ -214,7 +251,7 @@ class _RecordingConversion:
 
     def run(self) -> None:
         job = self.job
-        with open_recording(job.path, job.spec.recordings.format, job.spec.open_options) as recording:
+        with open_recording(self.place, job.spec.recordings.format, job.spec.open_options) as recording:
             spans = recording.spans()
             if not spans:
                 raise AlignmentError("the recording is empty", found="no episode", expected="at least one")
@@ -295,6 +332,8 @@ class _RecordingConversion:
         except StoreError:
             raise
         except VlaOpsError as error:
+            if self.place.failure is not None:
+                raise  # Nothing is wrong with the episode: the rest of the recording cannot be had now.
             shutil.rmtree(self.work / str(self.count), ignore_errors=True)
             self.rejected.append(Rejected(self.count, span.name, _said(error.at(episode=span.name), self.job)))
             self.count += 1

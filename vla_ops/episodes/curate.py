@@ -70,7 +70,7 @@ def _named_anew(curation: Curation, episode: Episode) -> Episode:
 
 def excluded_rows(curation: Curation, recordings: Collection[str]) -> list[dict[str, Any]]:
     """One row an exclusion of what is in `recordings`: recording, episode, reason."""
-    rows = []
+    rows, recordings = [], frozenset(recordings)
     for key, edit in curation.spec.episodes.items():
         recording, index = (key, "all") if key in recordings else split_episode(key) or (key, "all")
         if edit.exclude is not None and recording in recordings:
@@ -78,10 +78,13 @@ def excluded_rows(curation: Curation, recordings: Collection[str]) -> list[dict[
     return rows
 
 
-def not_in_the_dataset(robot: Robot, store: RobotStore, recordings: Collection[str]) -> list[dict[str, Any]]:
-    """One row for what is in quarantine, then one for what was excluded: recording, episode, reason."""
+def not_in_the_dataset(
+    robot: Robot, store: RobotStore, recordings: Collection[str], *, quarantined: Sequence[Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """One row for what is in quarantine (read unless it is given), then one for what was excluded: recording, episode, reason."""
     excluded = [row | {"reason": f"excluded: {row['reason']}"} for row in excluded_rows(robot.curation, recordings)]
-    return [*quarantine_reasons(store, robot.curation), *excluded]
+    missing = quarantine_reasons(store, robot.curation) if quarantined is None else quarantined
+    return [*map(dict, missing), *excluded]
 
 
 def _unfit_trims(curation: Curation, store: RobotStore) -> Iterator[str]:

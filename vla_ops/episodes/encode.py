@@ -55,7 +55,7 @@ class _Mp4:
 
 
 class FrameEncoder(_Mp4):
-    """Encodes yuv420p frames as AV1 or H.264, without B-frames."""
+    """Encodes yuv420p frames as AV1 or H.264, without B-frames; to the same bytes whatever the number of `threads`."""
 
     def __init__(self, path: Path, first: av.VideoFrame, *, settings: VideoSpec, rate_hz: int, threads: int) -> None:
         refuse_size(first.height, first.width, settings.codec)
@@ -96,7 +96,8 @@ def _options(settings: VideoSpec, threads: int) -> dict[str, str]:
     if settings.crf > 51:
         raise SpecError("dataset.video.crf is out of range for h264", found=settings.crf, expected="0..51")
     # A scene cut must not move the keyframes: every gop-th frame is one, whatever it shows.
-    return common | {"preset": "veryfast", "bf": "0", "sc_threshold": "0", "threads": str(threads)}
+    # x264 divides pictures among its threads: with another number of them the same frames would be other bytes.
+    return common | {"preset": "veryfast", "bf": "0", "sc_threshold": "0", "threads": "1"}
 
 
 def _described(settings: VideoSpec) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from vla_ops.curation import CURATION, Curation, HeldOut, split_episode
 from vla_ops.episodes.plan import Plan
@@ -60,17 +60,19 @@ def refuse_idle_keys(curation: Curation, plan: Plan, *, usable: Sequence[Episode
 
 def _idle_episodes(curation: Curation, plan: Plan, usable: Sequence[Episode], kept: Sequence[Episode]) -> Iterator[str]:
     states = {found.file.id: found.state for found in plan.found}
+    named, named_at_all = _names_of(kept), _names_of(usable)
     for k, key in enumerate(curation.spec.held_out.episodes):
         recording, index = (key, None) if key in states else split_episode(key) or (key, None)
-        if states.get(recording) in _UNDECIDED or _names_any(key, kept):
+        if states.get(recording) in _UNDECIDED or key in named:
             continue
-        excluded = _names_any(key, usable) or curation.exclusion(recording, index) is not None
+        excluded = key in named_at_all or curation.exclusion(recording, index) is not None
         why = "is excluded; remove it here, or its `exclude`" if excluded else "is in quarantine; remove it here, or mend the recording"
         yield f"{curation.place(('held_out', 'episodes', k))}: {key!r} {why}"
 
 
-def _names_any(key: str, episodes: Collection[Episode]) -> bool:
-    return any(key in (episode.id, episode.meta.recording) for episode in episodes)
+def _names_of(episodes: Sequence[Episode]) -> set[str]:
+    """All that an entry may say to name one of the episodes."""
+    return {name for episode in episodes for name in (episode.id, episode.meta.recording)}
 
 
 def _idle_stations(curation: Curation, plan: Plan, kept: Sequence[Episode]) -> Iterator[str]:

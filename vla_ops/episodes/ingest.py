@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from vla_ops.episodes.convert import Conversion, remember
 from vla_ops.episodes.misfits import find_misfits
 from vla_ops.episodes.plan import REFUSED, Plan, Say, forget, forget_outdated, make_plan, refuse, sweep_store, take_back
-from vla_ops.episodes.pool import Event, Lost, convert_many
+from vla_ops.episodes.pool import Event, Lost, Workers
 from vla_ops.episodes.progress import Meter
 from vla_ops.episodes.store import RobotStore
+from vla_ops.episodes.workers import workers_of
 from vla_ops.errors import RecordingError
 from vla_ops.files import only_one
 from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot_file import Robot
 
+# Gets the plan and what of it will be converted, before anything is.
+type Planned = Callable[[Plan, Sequence[RecordingFile]], None]
 # Gets every outcome as it comes.
 type Each = Callable[[Conversion | Lost], None]
 # Shows the progress of converting these files; passes the outcomes through.
@@ -43,7 +46,7 @@ class Ingested:
 
     @property
     def lost(self) -> list[Lost]:
-        """Recordings whose worker died."""
+        """Recordings whose worker died or could not reach them."""
         return [o for o in self.outcomes if isinstance(o, Lost)]
 
 
@@ -53,15 +56,17 @@ def ingest(
     *,
     say: Say,
     only: Collection[str] | None = None,
-    workers: int | None = None,
+    workers: int | Workers | None = None,
     watch: Watch | None = None,
+    planned: Planned | None = None,
     each: Each | None = None,
 ) -> Ingested:
     """Convert what is new or changed, or exactly the recordings `only`; forget what is gone.
 
+    `workers` convert, or as many as that at once where the robot's YAML says, or as many as it says.
     Of two runs for one robot the second waits for the first. `say` gets a line at least every five seconds (unless `watch` shows
-    the progress), `each` every outcome as it comes. Raise StoreError when the store fails, RecordingError when the recordings cannot
-    be listed. A recording that cannot be used raises nothing: it is quarantined.
+    the progress), `planned` the plan, `each` every outcome as it comes. Raise StoreError when the store fails, RecordingError when
+    the recordings cannot be listed. A recording that cannot be used raises nothing: it is quarantined.
     """
 
     def tell(outcome: Conversion | Lost) -> None:
@@ -69,16 +74,21 @@ def ingest(
         if each is not None:
             each(outcome)
 
+    only = None if only is None else frozenset(only)
     with only_one(store.root, lambda who: say(f"{robot.name}: waiting, {who} is converting its recordings")):
         for left in sweep_store(store):
             say(f"removed what a killed run left: {left.name}")
         plan = _plan(robot, store, say=say, only=only)
         todo = _chosen(plan, only)
+        if planned is not None:
+            planned(plan, [file for file, _ in todo])
         watch = watch or (lambda files, events: Meter(files, say).watch(events))
         outcomes: list[Conversion | Lost] = list(_refused(store, plan))
         for refusal in outcomes:
             tell(refusal)
-        conversions = convert_many(todo, spec=robot.spec, store=store.root, workers=workers, curation=robot.curation)
+        if workers is None or isinstance(workers, int):
+            workers = workers_of(robot.spec.conversion, at_once=workers)
+        conversions = workers.convert(todo, spec=robot.spec, store=store.root, curation=robot.curation)
         with _swept(store, outcomes), closing(conversions) as events:
             for outcome in watch([file for file, _ in todo], events):
                 tell(outcome)
@@ -133,8 +143,8 @@ def _swept(store: RobotStore, outcomes: Sequence[Conversion | Lost]) -> Iterator
 
 
 def _refuse_unknown(plan: Plan, only: Collection[str]) -> None:
-    ids = [found.file.id for found in plan.found]
-    unknown = [key for key in only if key not in ids]
+    ids = {found.file.id: None for found in plan.found}
+    unknown = sorted(key for key in only if key not in ids)
     if unknown:
         near = difflib.get_close_matches(unknown[0], ids, n=1)
         todo = f"Did you mean {near[0]!r}?" if near else "`vla-ops status` counts what is there."
@@ -182,4 +192,5 @@ def _line(outcome: Conversion | Lost) -> str:
     if outcome.quarantined is not None:
         return f"QUARANTINED {outcome.recording}: {outcome.quarantined}"
     rejected = f", {len(outcome.rejected)} rejected" if outcome.rejected else ""
-    return f"{outcome.recording}: {len(outcome.episodes)} episode(s){rejected}, {outcome.frames:,} frames, {outcome.seconds:.1f} s"
+    fetched = f", fetched {outcome.fetched}" if outcome.fetched else ""
+    return f"{outcome.recording}: {len(outcome.episodes)} episode(s){rejected}, {outcome.frames:,} frames, {outcome.seconds:.1f} s{fetched}"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from vla_ops.curation import split_episode
 from vla_ops.episodes.pictures import CONTACT_SHEET, PLOT, contact_sheet, plot_vectors
-from vla_ops.episodes.plan import quarantine_reasons, stored_ids
+from vla_ops.episodes.plan import quarantine_reasons
 from vla_ops.episodes.rerun_log import RRD, is_installed, write_rrd
 from vla_ops.episodes.store import Episode, RobotStore, load_episode
+from vla_ops.episodes.store_walk import stored_ids
 from vla_ops.episodes.trim import made_with
 from vla_ops.errors import RecordingError, StoreError
 from vla_ops.files import replacing

@@ -22,6 +22,8 @@ type _Shape = tuple[tuple[str, str], ...]
 def find_misfits(store: RobotStore, plan: Plan, outcomes: Sequence[Conversion | Lost]) -> Iterator[Conversion]:
     """Yield those of `outcomes` whose videos cannot be joined to the others', with the reason in `quarantined`."""
     fresh = [o for o in outcomes if isinstance(o, Conversion) and o.quarantined is None]
+    if not fresh:
+        return
     shapes = {o.recording: [_shape(e.meta) for e in store.read_episodes(o.recording)] for o in fresh}
     usual = _stored_shape(store, plan) or _most_common(list(shapes.values()))
     for outcome in fresh:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from vla_ops.episodes.convert import Conversion, remember
 from vla_ops.episodes.identity import check_identity
 from vla_ops.episodes.progress import Reading
 from vla_ops.episodes.store import Episode, RobotStore
+from vla_ops.episodes.store_walk import converted_ids, folders_with_work, quarantined_ids
 from vla_ops.episodes.task_file import version_with_task
 from vla_ops.episodes.trim import made_with
 from vla_ops.errors import DatasetError, RecordingError, VlaOpsError
 from vla_ops.files import sweep
 from vla_ops.recordings.discover import ContentVersions, RecordingFile, list_recordings, same_names
+from vla_ops.robot import fingerprint as hash_of
 from vla_ops.robot_file import Robot
 
 type Say = Callable[[str], None]
@@ -39,6 +42,8 @@ class Found:
     reason: str = ""
     # What it should say of itself, where that is the reason.
     must_say: Mapping[str, str] | None = None
+    # Data version of its episodes that are in the dataset as it is; empty where there are none, or where they are to be made again.
+    made: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,7 @@ class Plan:
 
     def counts(self) -> dict[str, int]:
         """How many recordings are in each state."""
-        states = [f.state for f in self.found]
-        return {state: states.count(state) for state in dict.fromkeys(states)} | ({"removed": len(self.removed)} if self.removed else {})
+        return dict(Counter(f.state for f in self.found)) | ({"removed": len(self.removed)} if self.removed else {})
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,15 @@ class _Observed:
     content: str = ""
 
 
+def remembered_contents(store: RobotStore) -> dict[str, tuple[int, str]]:
+    """Recording -> its size and the listing's stamp when a run last read it."""
+    return {key: (known["size"], known["stamp"]) for key, known in ContentVersions.load(_contents(store)).known.items()}
+
+
+def _contents(store: RobotStore) -> Path:
+    return store.root / "recordings.json"
+
+
 def observe(robot: Robot, store: RobotStore) -> list[tuple[RecordingFile, str]]:
     """List the recordings with their content versions; one that is unsettled or cannot be read has an empty version."""
     return [(seen.file, seen.version) for seen in _observe(robot, store)]
@@ -84,7 +97,7 @@ def observe(robot: Robot, store: RobotStore) -> list[tuple[RecordingFile, str]]:
 
 def _observe(robot: Robot, store: RobotStore, say: Say | None = None) -> list[_Observed]:
     files = list_recordings(robot.recordings_uri, robot.spec.recordings.pattern)
-    versions, now_s = ContentVersions.load(store.root / "recordings.json"), time.time()
+    versions, now_s = ContentVersions.load(_contents(store)), time.time()
     reading, observed = Reading(say or (lambda _: None)), []
     for file in files:
         try:
@@ -97,11 +110,16 @@ def _observe(robot: Robot, store: RobotStore, say: Say | None = None) -> list[_O
     return observed
 
 
+def episodes_version(source_version: str, spec_fingerprint: str, episodes: Sequence[int]) -> str:
+    """Data version of a recording's episodes: its bytes, what they were converted with, and which of them are usable."""
+    return hash_of([source_version, spec_fingerprint, list(episodes)])
+
+
 def make_plan(robot: Robot, store: RobotStore, *, again: Collection[str] = (), say: Say | None = None) -> Plan:
     """Compare what is there with what is stored; nothing is changed. Recordings in `again` are converted whatever the store says."""
-    fingerprint, trimmed = robot.spec.conversion_fingerprint, dict[str, str]()
+    fingerprint, trimmed, again = robot.spec.conversion_fingerprint, dict[str, str](), frozenset(again)
     observed = _observe(robot, store, say)
-    refused = _refused(observed, robot)
+    refused, stored = _refused(observed, robot), _Stored(store)
     found: list[Found] = []
     for seen in observed:
         key = seen.file.id
@@ -110,15 +128,35 @@ def make_plan(robot: Robot, store: RobotStore, *, again: Collection[str] = (), s
         else:
             if trims := robot.curation.trims(key):
                 trimmed[key] = made_with(robot.spec, trims)
-            found.append(_found(robot, store, seen, fingerprint=trimmed.get(key, fingerprint), again=again))
+            found.append(_found(robot, stored, seen, fingerprint=trimmed.get(key, fingerprint), again=again))
     present = {f.file.id for f in found}
-    return Plan(found, [key for key in stored_ids(store) if key not in present], fingerprint, trimmed)
+    return Plan(found, [key for key in stored.ids if key not in present], fingerprint, trimmed)
 
 
-def _found(robot: Robot, store: RobotStore, seen: _Observed, *, fingerprint: str, again: Collection[str]) -> Found:
+class _Stored:
+    """What the store has, listed once: most recordings have no quarantine entry, and new ones have nothing."""
+
+    def __init__(self, store: RobotStore) -> None:
+        self.store, self.converted, self.quarantined = store, converted_ids(store), quarantined_ids(store)
+
+    @property
+    def ids(self) -> list[str]:
+        """Of all recordings it has something of."""
+        return sorted(self.converted | self.quarantined)
+
+    def recording(self, key: str) -> dict[str, Any] | None:
+        """recording.json, or None."""
+        return self.store.read_recording(key) if key in self.converted else None
+
+    def quarantine(self, key: str) -> dict[str, Any] | None:
+        """The quarantine entry, or None."""
+        return self.store.read_quarantine(key) if key in self.quarantined else None
+
+
+def _found(robot: Robot, store: _Stored, seen: _Observed, *, fingerprint: str, again: Collection[str]) -> Found:
     key, must_say = seen.file.id, robot.spec.recordings.must_say
-    record = store.read_recording(key)
-    state = _state(record, store.read_quarantine(key), seen.version, fingerprint=fingerprint, must_say=must_say)
+    record = store.recording(key)
+    state = _state(record, store.quarantine(key), seen.version, fingerprint=fingerprint, must_say=must_say)
     if key in again and state not in ("unsettled", "new"):
         return Found(seen.file, seen.version, "changed")
     if state == "converted" and record is not None:
@@ -126,7 +164,14 @@ def _found(robot: Robot, store: RobotStore, seen: _Observed, *, fingerprint: str
             check_identity(record.get("says", {}), key, must_say)
         except VlaOpsError as error:
             return Found(seen.file, seen.version, "misplaced", str(error.at(file=key)), must_say)
-    return Found(seen.file, seen.version, state)
+    return Found(seen.file, seen.version, state, made=_made(record, fingerprint) if state in ("converted", "unsettled") else "")
+
+
+def _made(record: dict[str, Any] | None, fingerprint: str) -> str:
+    """Data version of the episodes of recording.json; empty if there are none, or if they are of another YAML."""
+    if record is None or record["spec_fingerprint"] != fingerprint:
+        return ""
+    return episodes_version(record["source_version"], fingerprint, record["episodes"])
 
 
 @dataclass(frozen=True)
@@ -181,8 +226,9 @@ def _set_aside(store: RobotStore, found: Found) -> Conversion | None:
 
 def take_back(store: RobotStore, plan: Plan) -> Iterator[str]:
     """Clear the quarantine entries of recordings that are usable again as they were converted, and yield their ids."""
+    quarantined = quarantined_ids(store)
     for found in plan.found:
-        entry = store.read_quarantine(found.file.id) if found.state == "converted" else None
+        entry = store.read_quarantine(found.file.id) if found.state == "converted" and found.file.id in quarantined else None
         if entry is None or entry["quarantined"] is None:
             continue
         record = store.read_recording(found.file.id)
@@ -211,13 +257,6 @@ def _state(
     return "converted" if record is not None else "quarantined"
 
 
-def stored_ids(store: RobotStore) -> list[str]:
-    """Ids of all recordings the store holds episodes or quarantine entries of."""
-    ids = {p.parent.relative_to(store.episodes).as_posix() for p in store.episodes.rglob("recording.json")}
-    ids |= {p.relative_to(store.quarantine).as_posix().removesuffix(".json") for p in store.quarantine.rglob("*.json")}
-    return sorted(key for key in ids if ".tmp-" not in key)
-
-
 def forget(store: RobotStore, ids: Collection[str]) -> None:
     """Remove the episodes and quarantine entries of recordings that are gone."""
     for key in ids:
@@ -236,20 +275,16 @@ def _remove_empty(top: Path, folder: Path) -> None:
 
 def sweep_store(store: RobotStore) -> list[Path]:
     """Remove what killed processes left anywhere in the robot's folder."""
-    folders = [store.root, *(p for p in store.root.rglob("*") if p.is_dir() and not _inside_work(p, store.root))]
-    return [left for folder in folders for left in sweep(folder)]
+    return [left for folder in [*folders_with_work(store)] for left in sweep(folder)]
 
 
 def forget_outdated(store: RobotStore, plan: Plan, ids: Collection[str]) -> None:
     """Remove the episodes of recordings that were to be converted again and could not be, unless they are as good as new ones."""
+    among = frozenset(ids)
     for found in plan.found:
-        record = store.read_recording(found.file.id) if found.file.id in ids else None
+        record = store.read_recording(found.file.id) if found.file.id in among else None
         if record is not None and _made_from(record) != (found.version, plan.fingerprint_of(found.file.id)):
             forget(store, [found.file.id])
-
-
-def _inside_work(path: Path, root: Path) -> bool:
-    return any(".tmp-" in part for part in path.relative_to(root).parts)
 
 
 def usable_episodes(store: RobotStore, plan: Plan) -> list[Episode]:

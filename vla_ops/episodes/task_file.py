@@ -12,7 +12,7 @@ import re
 from vla_ops.errors import RecordingError
 
 # `1. `, `2) `, `3: `, `4、`: the number of a line, but not the `2.5` of an amount or the `2` of a count.
-_NUMBER = re.compile(r"^\d+\s*[.):、）：．]\s*(?!\d)")  # noqa: RUF001 - full-width forms are meant
+_NUMBER = re.compile(r"^\d+\s*[.):\u3001\uff09\uff1a\uff0e]\s*(?!\d)")
 # Characters without width that editors and chat programs leave in a copied text.
 _NO_WIDTH = dict.fromkeys([0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])
 

@@ -1,4 +1,4 @@
-"""A conversion worker: one job a line of JSON on stdin, events as lines of JSON on stdout. Started by `vla_ops.episodes.pool`.
+"""A conversion worker: one job a line of JSON on stdin, events as lines of JSON on stdout. Started by `workers.local`.
 
 A separate program, not a fork: a worker that crashes or is killed costs its recording alone, and nothing of the parent
 (Dagster, a notebook, open sockets, threads) is copied into it. It ends with its parent, in the middle of a recording too.
@@ -11,17 +11,19 @@ import os
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from vla_ops.curation import Trims
-from vla_ops.episodes.convert import ConversionJob, convert_recording, out_of_reach
-from vla_ops.episodes.store import RobotStore
+from vla_ops.episodes.convert import Conversion, ConversionJob, convert_recording
 from vla_ops.errors import StoreError
-from vla_ops.recordings.discover import RecordingFile, local_copy
+from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot import RobotSpec
+
+# Called with the camera frames that are newly done, and the part of the recording that is done, 0 to 1.
+type Report = Callable[[int, float], None]
 
 _REPORT_EVERY_S = 0.5
 _LOOK_AFTER_PARENT_EVERY_S = 0.5
@@ -45,25 +47,26 @@ def _leave_with_parent(parent: int) -> None:
 
 
 def _serve(job: dict[str, Any], events: TextIO) -> None:
-    progress = _Progress(events)
-    file, store = RecordingFile(**job["file"]), Path(job["store"])
-    spec, trims = RobotSpec.model_validate(job["spec"]), Trims.model_validate(job["trims"])
     try:
-        with ExitStack() as stack:
-            try:
-                path = stack.enter_context(local_copy(file, store / "cache"))
-            except StoreError:
-                raise
-            except Exception as error:  # Every file system has errors of its own.
-                result = out_of_reach(RobotStore(store), file.id, job["source_version"], error)
-            else:
-                made = ConversionJob(file.id, str(path), job["source_version"], spec, store, job["cores"], file.uri, trims)
-                result = convert_recording(made, progress.add)
+        result = convert_job(job, lambda frames, fraction: _tell(events, event="frames", frames=frames, fraction=fraction))
     except StoreError as error:
         _tell(events, event="store_error", said=str(error))
         return
-    progress.send()
     _tell(events, event="done", conversion=asdict(result))
+
+
+def convert_job(job: Mapping[str, Any], report: Report, *, cache: Path | None = None) -> Conversion:
+    """Convert the recording of a job as it comes by JSON; what is fetched of a remote one is kept in `cache`, by default the store's.
+
+    `report` is called every half second at most. Raise StoreError.
+    """
+    progress = _Progress(report)
+    file, store = RecordingFile(**job["file"]), Path(job["store"])
+    spec, trims = RobotSpec.model_validate(job["spec"]), Trims.model_validate(job["trims"])
+    made = ConversionJob(file.id, file.uri, job["source_version"], spec, store, job["cores"], file.uri, trims, cache, file.stamp)
+    result = convert_recording(made, progress.add)
+    progress.send()
+    return result
 
 
 def _tell(events: TextIO, **event: Any) -> None:
@@ -75,10 +78,10 @@ def _tell(events: TextIO, **event: Any) -> None:
 
 
 class _Progress:
-    """Collects frame counts from the camera threads and sends them now and then."""
+    """Collects frame counts from the camera threads and reports them now and then."""
 
-    def __init__(self, events: TextIO) -> None:
-        self.events, self.frames, self.fraction, self.sent_s = events, 0, 0.0, time.monotonic()
+    def __init__(self, report: Report) -> None:
+        self.report, self.frames, self.fraction, self.sent_s = report, 0, 0.0, time.monotonic()
 
     def add(self, frames: int, fraction: float) -> None:
         self.frames += frames
@@ -88,7 +91,7 @@ class _Progress:
 
     def send(self) -> None:
         frames, self.frames, self.sent_s = self.frames, 0, time.monotonic()
-        _tell(self.events, event="frames", frames=frames, fraction=self.fraction)
+        self.report(frames, self.fraction)
 
 
 if __name__ == "__main__":

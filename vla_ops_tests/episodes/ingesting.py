@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vla_ops.episodes.convert import Conversion
+import pytest
+
+from vla_ops.curation import Curation
+from vla_ops.episodes.convert import Conversion, ConversionJob, convert_recording
 from vla_ops.episodes.ingest import Ingested, ingest
 from vla_ops.episodes.plan import quarantine_reasons
-from vla_ops.episodes.pool import Lost
+from vla_ops.episodes.pool import Event, Lost
 from vla_ops.episodes.store import RobotStore
+from vla_ops.episodes.workers import workers_of
+from vla_ops.recordings.discover import RecordingFile
 from vla_ops.robot import RobotSpec
 from vla_ops.robot_file import Robot
 from vla_ops_tests.recordings.hdf5_files import write_aloha
@@ -44,6 +49,26 @@ def write_arm(path: Path, *, frames: int = 12, cameras: tuple[str, ...] = (), se
     write_aloha(path, frames=frames, cameras=cameras, size=(48, 80), images="jpeg_rows", width=7, seed=seed, **options)
 
 
+class InThisProcess:
+    """Converts one recording after the other; a worker process takes longer to start than most conversions of tests."""
+
+    def convert(
+        self, files: Sequence[tuple[RecordingFile, str]], *, spec: RobotSpec, store: Path, curation: Curation | None = None
+    ) -> Generator[Event]:
+        for file, version in files:
+            trims = (curation or Curation()).trims(file.id)
+            job = ConversionJob(file.id, file.uri, version, spec, store, uri=file.uri, trims=trims, stamp=file.stamp)
+            yield convert_recording(job)
+
+
+def convert_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that ask for worker processes of this machine convert here."""
+    monkeypatch.setattr(
+        "vla_ops.episodes.ingest.workers_of",
+        lambda conversion, **asked: InThisProcess() if conversion.ray is None else workers_of(conversion, **asked),
+    )
+
+
 @dataclass
 class Run:
     """One run of `ingest`: what it did, what it said, and the store after it."""
@@ -74,11 +99,16 @@ def _state(outcome: Conversion | Lost) -> str:
     return "converted" if outcome.quarantined is None else "quarantined"
 
 
-def run(robot: Robot, home: Path, **options: Any) -> Run:
-    """Ingest `robot` into a store below `home` with one worker."""
+def run(robot: Robot, home: Path, *, say: Callable[[str], None] = lambda _: None, **options: Any) -> Run:
+    """Ingest `robot` into a store below `home`, in this process unless `workers` are given; `say` is given each line as it comes."""
     said: list[str] = []
     store = RobotStore.of(robot.name, home)
-    return Run(ingest(robot, store, say=said.append, workers=options.pop("workers", 1), **options), store, said)
+
+    def tell(line: str) -> None:
+        said.append(line)
+        say(line)
+
+    return Run(ingest(robot, store, say=tell, workers=options.pop("workers", None) or InThisProcess(), **options), store, said)
 
 
 def assert_says(reason: str, *words: str) -> None:

@@ -8,16 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
+import pytest
 
 from vla_ops.episodes.plan import make_plan
 from vla_ops.episodes.store import RobotStore
 from vla_ops.robot_file import Robot
 from vla_ops_tests.episodes.ingesting import ALOHA, robot_at, write_arm
+from vla_ops_tests.holding import Hold, hold_workers
 from vla_ops_tests.recordings.hdf5_files import write_images
 from vla_ops_tests.recordings.pictures import frame_picture
 
@@ -26,7 +28,20 @@ CAMERA = "/observations/images/high"
 # Of two dimensions: most of the time of a conversion this small goes into the plot of each.
 STATE: list[dict[str, Any]] = [{**ALOHA["state"][0], "source": "/observations/qpos[0:1]", "names": ["j1"]}, ALOHA["state"][1]]
 
-LONG = 600  # Frames of a recording whose conversion lasts long enough to be caught in the middle.
+HELD = 150  # Frames of a recording whose conversion is held in the middle.
+
+
+@pytest.fixture
+def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Hold]:
+    """`hold("1.hdf5")` keeps every worker of this test that converts it in the middle of it, until it is released."""
+
+    def held(*recordings: str) -> Hold:
+        made = hold_workers(tmp_path / "held", *recordings)
+        for name, value in made.environment.items():
+            monkeypatch.setenv(name, value)
+        return made
+
+    return held
 
 
 def states_of(robot: Robot, store: RobotStore) -> dict[str, str]:
@@ -41,8 +56,8 @@ def write_filmed(path: Path, frames: int = 12, seed: int = 0) -> None:
         write_images(file, CAMERA, [shots[(k + seed) % 8] for k in range(frames)], "jpeg_rows")
 
 
-def write_long(path: Path, seed: int = 0) -> None:
-    write_filmed(path, frames=LONG, seed=seed)
+def write_held(path: Path, seed: int = 0) -> None:
+    write_filmed(path, frames=HELD, seed=seed)
 
 
 def long_robot(folder: Path) -> Robot:
@@ -54,17 +69,12 @@ def workers_on(store: RobotStore, recording: str) -> list[int]:
     return [int(path.name.split(".tmp-")[1].split("-")[0]) for path in store.episodes.glob(f"{recording}.tmp-*")]
 
 
-def wait_for[T](look: Callable[[], T], seconds: float = 60.0) -> T:
+def wait_for[T](look: Callable[[], T], seconds: float = 240.0) -> T:
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.005)
     return found
-
-
-def send(signal_number: signal.Signals, pids: Sequence[int]) -> None:
-    for pid in pids:
-        os.kill(pid, signal_number)
 
 
 def is_over(pid: int) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from vla_ops.episodes.plan import stored_ids
 from vla_ops.episodes.store import RobotStore
+from vla_ops.episodes.store_walk import stored_ids
 from vla_ops.errors import RecordingError
 from vla_ops_tests.episodes.ingesting import Run, robot_at, run, write_arm
 from vla_ops_tests.episodes.killing import (
@@ -165,11 +165,12 @@ def served(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_recordings_on_a_server_are_converted_and_no_copy_of_them_stays(served: str, tmp_path: Path):
+def test_recordings_on_a_server_are_converted_and_nothing_half_written_stays(served: str, tmp_path: Path):
     pytest.importorskip("aiohttp")
     for k in range(2):
         write_arm(tmp_path / f"raw/{k}.hdf5", seed=k)
     remote = Arm(tmp_path).run(recordings={"uri": served})
     assert remote.states == {"0.hdf5": "converted", "1.hdf5": "converted"}
     assert [len(remote.store.read_episodes(f"{k}.hdf5")) for k in range(2)] == [1, 1]
-    assert [path for path in (remote.store.root / "cache").rglob("*") if path.is_file()] == []
+    assert remote.left_behind == []
+    assert [line for line in remote.said if line.startswith("0.hdf5: 1 episode(s)") and "fetched 0." in line]

@@ -22,7 +22,7 @@ def test_items_come_in_order_and_end():
     pipe: Pipe[int] = Pipe(2, threading.Event())
     thread = filled(pipe, range(50))
     assert list(pipe) == list(range(50))
-    thread.join(5)
+    thread.join(120)
     assert not thread.is_alive()
 
 
@@ -42,7 +42,7 @@ def test_filling_waits_for_the_taker():
     # One taken, three waiting, one in the filler's hand.
     assert len(made) <= 5
     pipe.abandon()
-    thread.join(5)
+    thread.join(120)
     assert not thread.is_alive()
 
 
@@ -57,7 +57,7 @@ def test_the_taker_gets_the_error_of_the_filler_after_its_items():
     assert next(items) == 1
     with pytest.raises(ValueError, match="broken source"):
         next(items)
-    thread.join(5)
+    thread.join(120)
 
 
 def test_stop_ends_a_taker_that_waits_and_a_filler_that_waits():
@@ -67,5 +67,5 @@ def test_stop_ends_a_taker_that_waits_and_a_filler_that_waits():
     threading.Timer(0.2, stop.set).start()
     with pytest.raises(Stopped):
         next(iter(Pipe[int](1, stop)))
-    thread.join(5)
+    thread.join(120)
     assert not thread.is_alive()

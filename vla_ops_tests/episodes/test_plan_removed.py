@@ -11,10 +11,10 @@ import pytest
 
 from vla_ops.episodes.plan import (
     forget,
-    stored_ids,
     sweep_store,
     usable_episodes,
 )
+from vla_ops.episodes.store_walk import stored_ids
 from vla_ops.files import replacing
 from vla_ops_tests.episodes.planning import Arm
 
@@ -37,6 +37,12 @@ def test_a_recording_that_is_gone_is_removed_and_not_found(arm: Arm):
     assert plan.removed == ["x/a.hdf5", "x/c.hdf5"]
     assert plan.counts() == {"converted": 1, "removed": 2}
     assert [e.meta.recording for e in usable_episodes(arm.store, plan)] == ["x/b.hdf5"]
+
+
+def test_recordings_in_a_folder_that_is_called_like_a_dataset_are_found(arm: Arm):
+    arm.record("lerobot_v3/x/a.hdf5")
+    arm.convert()
+    assert stored_ids(arm.store) == ["lerobot_v3/x/a.hdf5"]
 
 
 def test_stored_ids_are_those_of_episodes_and_quarantine_at_any_depth(arm: Arm):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,18 @@ from vla_ops.episodes.convert import Conversion
 from vla_ops.episodes.pool import Event, Frames, Lost
 from vla_ops.episodes.progress import Meter
 from vla_ops.recordings.discover import RecordingFile
+
+NOW = 1000.0
+
+
+@pytest.fixture(autouse=True)
+def _standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes only where a test says so."""
+    monkeypatch.setattr("vla_ops.episodes.progress.time", SimpleNamespace(monotonic=lambda: NOW))
+
+
+def meter_of(files: Sequence[RecordingFile], say: Callable[[str], None]) -> Meter:
+    return Meter(files, say, started_s=NOW, said_s=NOW)
 
 
 def say_nothing(line: str) -> None: ...
@@ -30,7 +43,7 @@ def passing(meter: Meter, events: Sequence[Event], seconds: float) -> Iterator[E
 
 def test_a_line_is_said_at_least_every_five_seconds_also_while_nothing_finishes():
     said: list[str] = []
-    meter = Meter(files(10), said.append)
+    meter = meter_of(files(10), said.append)
     lines_after = []
     # The pool sends a heartbeat every second.
     for _ in meter.watch(passing(meter, [Frames("", 0)] * 20, 1.0)):
@@ -44,7 +57,7 @@ def test_a_line_is_said_at_least_every_five_seconds_also_while_nothing_finishes(
 
 def test_many_events_in_a_moment_say_nothing():
     said: list[str] = []
-    meter = Meter(files(*[1] * 500), said.append)
+    meter = meter_of(files(*[1] * 500), said.append)
     outcomes: list[Event] = [Conversion(str(k), "", "") for k in range(500)]
     assert list(meter.watch(iter(outcomes))) == outcomes
     assert said == []
@@ -52,7 +65,7 @@ def test_many_events_in_a_moment_say_nothing():
 
 def test_the_line_counts_recordings_and_frames_and_estimates_the_time_left_by_bytes():
     said: list[str] = []
-    meter = Meter(files(100, 300), said.append)
+    meter = meter_of(files(100, 300), said.append)
     assert meter.line() == "0/2 recordings, 0 camera frames, 0 frames/s"
     events: list[Event] = [Frames("0", 1000, 0.5), Frames("0", 1000, 1.0), Conversion("0", "", ""), Frames("1", 0, 0.0)]
     assert [o.recording for o in meter.watch(passing(meter, events, 10.0))] == ["0"]
@@ -61,7 +74,7 @@ def test_the_line_counts_recordings_and_frames_and_estimates_the_time_left_by_by
 
 
 def test_a_lost_recording_counts_as_done():
-    meter = Meter(files(100), say_nothing)
+    meter = meter_of(files(100), say_nothing)
     assert list(meter.watch(iter([Lost("0", "killed")]))) == [Lost("0", "killed")]
     assert meter.line().startswith("1/1 recordings")
     assert meter.line().endswith("about 0 s left")

@@ -18,12 +18,15 @@ from vla_ops.episodes.semantics.seen import Float64
 from vla_ops.episodes.store import EpisodeMeta
 
 type Int8 = npt.NDArray[np.int8]
+type Places = npt.NDArray[np.intp]
 
 # Two episodes tell if one way of pairing their pictures leaves less than this share of the other's difference. On the recordings of
 # robots/aloha_sim the right way leaves at most 0.21; cameras that look alike leave about 1.
 _TELLING = 0.5
 # Each episode is compared with at most this many others, evenly taken: the groups become no clearer with more.
 _REFERENCES = 500
+# Episodes whose comparisons are in memory at once.
+_AT_ONCE = 2000
 # Spread in grey values: below it a picture is a wall, or black, and its pattern is noise.
 FLAT = 4.0
 # Groups smaller than this name no majority.
@@ -54,9 +57,8 @@ def exchanged(metas: Sequence[EpisodeMeta], a: str, b: str) -> Groups:
         return Groups(sides, True)
     few = there[:: -(-len(there) // _REFERENCES)]
     behaviour = _behaviour(metas)
-    tells = _evidence((pictures_a[there], pictures_b[there]), (pictures_a[few], pictures_b[few]))
-    tells[~_alike(behaviour, there, few)] = 0
-    tells[there[:, None] == few[None]] = 0
+    some = (there[start : start + _AT_ONCE] for start in range(0, len(there), _AT_ONCE))
+    tells = np.concatenate([_told((pictures_a, pictures_b), behaviour, these, few) for these in some])
     among = tells[np.isin(there, few)]
     votes = tells @ _colored(among).astype(int)
     told = np.abs(tells).sum(axis=1)
@@ -77,6 +79,15 @@ def standardized(metas: Sequence[EpisodeMeta], camera: str) -> Float64:
         if picture and np.std(picture) >= FLAT:
             row[:] = (np.array(picture) - np.mean(picture)) / np.std(picture)
     return pictures
+
+
+def _told(pictures: tuple[Float64, Float64], behaviour: tuple[Float64, Float64], these: Places, few: Places) -> Int8:
+    """`_evidence` of two episodes of which the robot did the like; [these, few]."""
+    a, b = pictures
+    tells = _evidence((a[these], b[these]), (a[few], b[few]))
+    tells[~_alike(behaviour, these, few)] = 0
+    tells[these[:, None] == few[None]] = 0
+    return tells
 
 
 def _evidence(these: tuple[Float64, Float64], others: tuple[Float64, Float64]) -> Int8:
@@ -101,7 +112,7 @@ def _behaviour(metas: Sequence[EpisodeMeta]) -> tuple[Float64, Float64]:
     return (mean - low.min(axis=0)) / np.where(span > 0, span, 1), std / np.where(busiest > 0, busiest, 1)
 
 
-def _alike(behaviour: tuple[Float64, Float64], these: npt.NDArray[np.intp], others: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+def _alike(behaviour: tuple[Float64, Float64], these: Places, others: Places) -> npt.NDArray[np.bool_]:
     pose, activity = (_mean_difference(values[these], values[others]) for values in behaviour)
     return (pose <= _SAME_POSE) & (activity <= _SAME_ACTIVITY)
 

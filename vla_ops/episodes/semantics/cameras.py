@@ -49,7 +49,8 @@ def _judge_alone(metas: Sequence[EpisodeMeta], spec: RobotSpec, camera: str) -> 
         known = sum("black_fraction" in m.measured.get(camera, {}) for m in metas)
         answer = "agrees" if known else "cannot tell"
         return [Verdict("cameras", f"camera {camera}", answer, f"neither black nor frozen in {known} of {len(metas)} episodes")]
-    found = [("black", black), ("frozen", [one for one in frozen if one not in black])]
+    is_black = frozenset(black)
+    found = [("black", black), ("frozen", [one for one in frozen if one not in is_black])]
     return [
         Verdict(
             "cameras",

@@ -36,6 +36,10 @@ _COARSE = 4
 _PERHAPS = 0.4
 # Rows of the table of all pairs' differences that are in memory at once.
 _AT_ONCE = 500
+# Up to so many episodes all pairs are looked at; of more, each one's nearest along the directions in which episodes differ most, of
+# which so many are kept and measured: a copy is near in every direction.
+_MOST_PAIRED = 5000
+_DIRECTIONS, _KEPT = 6, 4 * _NEAREST
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,29 @@ def _compared(seen: Seen) -> Iterator[Alike]:
 
 def _candidates(features: Float64) -> list[tuple[int, int]]:
     """Pairs of rows of which one is among the nearest of the other."""
+    return _by_directions(features) if len(features) > _MOST_PAIRED else _by_pairs(features)
+
+
+def _by_directions(features: Float64) -> list[tuple[int, int]]:
+    """As `_by_pairs`, among the rows that are close in the features' main directions: n log n instead of n squared."""
+    from scipy.spatial import KDTree
+
+    centred = features - features.mean(axis=0)
+    main = np.linalg.eigh(centred.T @ centred)[1][:, -_DIRECTIONS:]
+    places = centred @ main
+    pairs: set[tuple[int, int]] = set()
+    tree = KDTree(places, balanced_tree=False)
+    for start in range(0, len(features), _AT_ONCE):
+        close = np.asarray(tree.query(places[start : start + _AT_ONCE], k=_KEPT + 1)[1])
+        rows = np.arange(start, start + len(close))
+        apart = ((features[close] - features[rows, None]) ** 2).sum(axis=2)
+        apart[close == rows[:, None]] = np.inf
+        nearest = np.take_along_axis(close, np.argpartition(apart, _NEAREST - 1, axis=1)[:, :_NEAREST], axis=1)
+        pairs |= {(min(int(k), int(n)), max(int(k), int(n))) for k, row in zip(rows, nearest, strict=True) for n in row if n != k}
+    return sorted(pairs)
+
+
+def _by_pairs(features: Float64) -> list[tuple[int, int]]:
     square = (features**2).sum(axis=1)
     pairs: set[tuple[int, int]] = set()
     for start in range(0, len(features), _AT_ONCE):

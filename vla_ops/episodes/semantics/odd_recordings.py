@@ -5,6 +5,7 @@ All recordings together hide them: what two of six hold otherwise leaves the rel
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,12 +46,34 @@ def odd_groups(votes: Sequence[Measured | None], *, has_unit: bool, agrees: Call
     most = max(counts, key=lambda kind: (counts[kind], any(agrees(told[k]) for k in told if kinds[k] == kind)))
     if 2 * counts[most] < sum(vote is not None for vote in votes):
         return []
-    usual = [told[k] for k in told if kinds[k] == most]
+    usual = _Usual.of([told[k] for k in told if kinds[k] == most])
     odd: dict[str, list[int]] = {}
     for k, kind in kinds.items():
         if kind != most and _is_clear(told[k], usual):
             odd.setdefault(kind, []).append(k)
     return [Odd(told[places[0]], places) for places in odd.values()]
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """What most groups hold: the relation of the first, every lead in order, and the medians of scale and error."""
+
+    relation: str
+    leads: Sequence[float]
+    scale: float
+    error: float
+
+    @classmethod
+    def of(cls, votes: Sequence[Measured]) -> _Usual:
+        """Of at least one vote."""
+        scale = float(np.median([abs(one.scale or np.inf) for one in votes]))
+        error = float(np.median([one.error or 0.0 for one in votes]))
+        return cls(votes[0].relation, sorted(one.lead_frames or 0.0 for one in votes), scale, error)
+
+    def nearest(self, lead: float) -> float:
+        """How far the nearest lead is."""
+        place = bisect_left(self.leads, lead)
+        return min(abs(lead - other) for other in self.leads[max(0, place - 1) : place + 1])
 
 
 def _kind(measured: Measured, *, has_unit: bool) -> str:
@@ -60,22 +83,22 @@ def _kind(measured: Measured, *, has_unit: bool) -> str:
     return "step" if measured.relation in ("delta", "velocity") and not has_unit else measured.relation
 
 
-def _is_clear(odd: Measured, usual: Sequence[Measured]) -> bool:
+def _is_clear(odd: Measured, usual: _Usual) -> bool:
     """True where it cannot be what the others are, measured a little differently."""
-    relations = {odd.relation, usual[0].relation}
+    relations = {odd.relation, usual.relation}
     if relations <= _PLACES:
         return _apart(odd, usual) or ("current state" in relations and _exact(odd, usual))
     if "scaled" in relations and relations - {"scaled"} <= _PLACES:
-        ratio = abs(odd.scale or 0.0) / float(np.median([abs(one.scale or np.inf) for one in usual]))
+        ratio = abs(odd.scale or 0.0) / usual.scale
         return not 1 / _SCALED < ratio < _SCALED
     return odd.correlation is None or abs(odd.correlation) > _CLEAR
 
 
-def _apart(odd: Measured, usual: Sequence[Measured]) -> bool:
-    return min(abs((odd.lead_frames or 0.0) - (one.lead_frames or 0.0)) for one in usual) > _APART_FRAMES
+def _apart(odd: Measured, usual: _Usual) -> bool:
+    return usual.nearest(odd.lead_frames or 0.0) > _APART_FRAMES
 
 
-def _exact(odd: Measured, usual: Sequence[Measured]) -> bool:
+def _exact(odd: Measured, usual: _Usual) -> bool:
     """One of the two is a copy of the state and the other only close to it."""
-    errors = [odd.error or 0.0, float(np.median([one.error or 0.0 for one in usual]))]
+    errors = [odd.error or 0.0, usual.error]
     return max(errors) > _SMALLER * min(errors)

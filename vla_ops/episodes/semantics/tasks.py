@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from vla_ops.episodes.semantics.episode_list import named
 from vla_ops.episodes.semantics.folders import folders_of, levels, recordings_in
@@ -23,6 +25,62 @@ _MAJORITY = 0.8
 _FEWEST = 3
 
 type Folders = Mapping[str, Sequence[EpisodeMeta]]
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The folders of one depth, with what the texts of each say; looked up, so that many folders are not compared pair by pair."""
+
+    folders: Folders
+    # Episode -> its text, normalized.
+    texts: Mapping[str, str]
+
+    @cached_property
+    def majorities(self) -> Mapping[str, str]:
+        """Folder -> the text of most of its recordings, or nothing."""
+        return {folder: _majority(metas, self.texts) for folder, metas in self.folders.items()}
+
+    @cached_property
+    def _named(self) -> Mapping[str, list[str]]:
+        return _inverse({folder: _name(folder) for folder in self.folders})
+
+    @cached_property
+    def _with_majority(self) -> Mapping[str, list[str]]:
+        return _inverse(self.majorities)
+
+    @cached_property
+    def _each_has_its_own(self) -> bool:
+        each = list(self.majorities.values())
+        return len(each) > 1 and all(each) and len(set(each)) == len(each)
+
+    def owner(self, text: str, folder: str) -> str | None:
+        """Another folder whose task this text is, by its name or by its recordings, where it is not this folder's."""
+        if text == _name(folder):
+            return None
+        if named_so := _other(self._named.get(text, ()), folder):
+            return named_so
+        if text == self.majorities[folder] or not self.is_by_task(folder):
+            return None
+        return _other(self._with_majority.get(text, ()), folder)
+
+    def is_by_task(self, folder: str) -> bool:
+        """Whether folders are by task, not by station or date: each has a text of its own, or this one is named after its text."""
+        majority = self.majorities[folder]
+        if majority and share_a_word(_name(folder), majority) and _name(folder).isascii() == majority.isascii():
+            return True
+        return self._each_has_its_own
+
+
+def _inverse(of: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for folder, text in of.items():
+        found.setdefault(text, []).append(folder)
+    return found
+
+
+def _other(folders: Sequence[str], than: str) -> str | None:
+    """The first that is another one."""
+    return next((folder for folder in folders[:2] if folder != than), None)
 
 
 def judge_tasks(seen: Seen, spec: RobotSpec) -> list[Verdict]:
@@ -63,7 +121,8 @@ def _of_another_folder(metas: Sequence[EpisodeMeta], texts: Mapping[str, str]) -
     """What is wrong at the outermost level of folders at which anything is, else what cannot be told."""
     unsure: list[Verdict] = []
     for folders in levels(metas):
-        verdicts = [verdict for folder in folders for verdict in _judge_folder(folder, folders, texts)]
+        level = _Level(folders, texts)
+        verdicts = [verdict for folder in folders for verdict in _judge_folder(folder, level)]
         if any(verdict.answer == "contradicts" for verdict in verdicts):
             return verdicts
         # Folders within folders of tasks have the same texts again.
@@ -71,18 +130,18 @@ def _of_another_folder(metas: Sequence[EpisodeMeta], texts: Mapping[str, str]) -
     return unsure
 
 
-def _judge_folder(folder: str, folders: Folders, texts: Mapping[str, str]) -> Iterator[Verdict]:
-    metas = folders[folder]
-    counts = Counter(texts[meta.id] for meta in metas)
-    majority, name = _majority(metas, texts), _name(folder)
-    for text in counts:
-        those = [meta for meta in metas if texts[meta.id] == text]
-        if owner := _owner(text, folder, folders, texts):
+def _judge_folder(folder: str, level: _Level) -> Iterator[Verdict]:
+    metas, by_text = level.folders[folder], dict[str, list[EpisodeMeta]]()
+    for meta in metas:
+        by_text.setdefault(level.texts[meta.id], []).append(meta)
+    majority, name = level.majorities[folder], _name(folder)
+    for text, those in by_text.items():
+        if owner := level.owner(text, folder):
             yield _contradiction(folder, metas, those, f"which is the task of folder {owner}")
-        elif text != majority and majority and _is_odd(text, majority, name) and _is_by_task(folder, folders, texts):
+        elif text != majority and majority and _is_odd(text, majority, name) and level.is_by_task(folder):
             yield _contradiction(folder, metas, those, "which has no word in common with the others' text")
-    if len(counts) > 1 and not majority:
-        found = f"cannot tell which of {len(counts)} texts is right: none is that of {_MAJORITY:.0%} and at least {_FEWEST} recordings"
+    if len(by_text) > 1 and not majority:
+        found = f"cannot tell which of {len(by_text)} texts is right: none is that of {_MAJORITY:.0%} and at least {_FEWEST} recordings"
         yield Verdict("tasks", f"folder {folder}", "cannot tell", found)
 
 
@@ -94,32 +153,11 @@ def _contradiction(folder: str, metas: Sequence[EpisodeMeta], those: Sequence[Ep
     return Verdict("tasks", f"folder {folder}", "contradicts", found, "each recording's own text, in a folder of one task", todo)
 
 
-def _owner(text: str, folder: str, folders: Folders, texts: Mapping[str, str]) -> str | None:
-    """Another folder whose task this text is, by its name or by its recordings, where it is not this folder's."""
-    if text == _name(folder):
-        return None
-    named_so = [other for other in folders if other != folder and _name(other) == text]
-    if named_so:
-        return named_so[0]
-    if text == _majority(folders[folder], texts) or not _is_by_task(folder, folders, texts):
-        return None
-    return next((other for other, metas in folders.items() if other != folder and _majority(metas, texts) == text), None)
-
-
 def _majority(metas: Sequence[EpisodeMeta], texts: Mapping[str, str]) -> str:
     """The text of most recordings, or nothing where that is not clear."""
     (text, _) = Counter(texts[meta.id] for meta in metas).most_common(1)[0]
     with_it = recordings_in([meta for meta in metas if texts[meta.id] == text])
     return text if with_it >= max(_FEWEST, _MAJORITY * recordings_in(metas)) else ""
-
-
-def _is_by_task(folder: str, folders: Folders, texts: Mapping[str, str]) -> bool:
-    """Whether folders are by task, not by station or date: each has a text of its own, or this one is named after its text."""
-    majority = _majority(folders[folder], texts)
-    if majority and share_a_word(_name(folder), majority) and _name(folder).isascii() == majority.isascii():
-        return True
-    each = [_majority(metas, texts) for metas in folders.values()]
-    return len(each) > 1 and all(each) and len(set(each)) == len(each)
 
 
 def _is_odd(text: str, majority: str, name: str) -> bool:

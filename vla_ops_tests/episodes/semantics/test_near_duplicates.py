@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_ops.episodes.semantics import Seen, Verdict, contradictions
-from vla_ops.episodes.semantics.near_duplicates import Trajectory, difference, judge_near_duplicates
+from vla_ops.episodes.semantics.near_duplicates import Trajectory, _candidates, difference, judge_near_duplicates
 from vla_ops.robot import RobotSpec
 from vla_ops_tests.episodes.semantics.made_up import seen_of, spec_of
 
@@ -137,3 +137,19 @@ def test_three_hundred_episodes_are_compared_within_seconds() -> None:
     (found,) = contradictions(judge_near_duplicates(seen, SPEC))
     assert time.process_time() - started < 5
     assert "same as 007/0" in found.todo
+
+
+def test_among_very_many_episodes_every_copy_is_compared_with_its_original() -> None:
+    draw = np.random.default_rng(0)
+    features = draw.uniform(size=(6000, 35))
+    copies = draw.choice(3000, 200, replace=False)
+    features[3000:3200] = features[copies] + draw.normal(scale=0.005, size=(200, 35))
+    pairs = _candidates(features)
+    assert {(int(k), 3000 + n) for n, k in enumerate(copies)} <= set(pairs)
+    assert len(pairs) <= 8 * len(features)
+
+
+def test_episodes_that_all_look_alike_are_compared_with_a_few_each() -> None:
+    pairs = _candidates(np.ones((6000, 35)))
+    assert 0 < len(pairs) <= 8 * 6000
+    assert all(first < second for first, second in pairs)
