@@ -18,10 +18,13 @@ def dataset_card(
     repo_id: str | None = None,
     tasks_file: str = "meta/tasks.parquet",
     held_out: Sequence[int] = (),
+    of: str = "of the robot",
+    about: Sequence[str] = (),
 ) -> str:
     """Return the card of a dataset with this info.json; with `repo_id` it shows how to load it from the Hub, else from its folder.
 
-    `tasks_file` holds the tasks that the card leaves out, and `held_out` are the indices of its episodes for validation.
+    `tasks_file` holds the tasks that the card leaves out, and `held_out` are the indices of its episodes for validation. `of` says what
+    `robot` is, and `about` are more lines, before the features.
     """
     hours = info["total_frames"] / info["fps"] / 3600
     listed = [f"- {_text(task)}" for task in tasks[:_LISTED_TASKS]]
@@ -32,7 +35,7 @@ def dataset_card(
             *_front_matter(robot, licence),
             f"# {repo_id or robot}",
             "",
-            f"{info['total_episodes']} episodes ({hours:.2f} h, {info['total_frames']} frames at {info['fps']} Hz) of the robot `{robot}` "
+            f"{info['total_episodes']} episodes ({hours:.2f} h, {info['total_frames']} frames at {info['fps']} Hz) {of} `{robot}` "
             f"in LeRobot {info['codebase_version']} format.",
             "",
             "## Load it",
@@ -40,6 +43,7 @@ def dataset_card(
             *_load(robot, repo_id),
             "",
             *_validation(info["total_episodes"], held_out),
+            *about,
             "## Features",
             "",
             "| feature | dtype | shape | names or video |",

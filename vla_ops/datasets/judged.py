@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def claims(spec: RobotSpec) -> str:
     return fingerprint({"judges": JUDGES_VERSION, **read})
 
 
-def judged(dataset: DatasetVersion, episodes: list[Episode], store: RobotStore, spec: RobotSpec) -> Judged:
+def judged(dataset: DatasetVersion, episodes: Sequence[Episode], store: RobotStore, spec: RobotSpec) -> Judged:
     """Judge the dataset made of `episodes`, or read what was found before."""
     root = store.root / "semantics"
     key = fingerprint([dataset.version, claims(spec)])

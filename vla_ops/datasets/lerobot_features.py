@@ -165,8 +165,8 @@ def _encoder_info(encoders: list[dict[str, Any]]) -> dict[str, Any]:
 def make_info(
     features: dict[str, dict[str, Any]],
     *,
-    robot: str,
-    rate_hz: int,
+    robot: str | None,
+    rate_hz: float,
     episodes: int,
     frames: int,
     tasks: int,

@@ -70,7 +70,9 @@ def _aggregate_feature(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "std": np.sqrt(variance).tolist(),
         "count": [int(total)],
     }
-    return pooled | {q: (_stack(parts, q) * weights).sum(axis=0).tolist() for q in QUANTILES}
+    # Datasets from elsewhere have no quantiles of images.
+    shared = [q for q in QUANTILES if all(q in part for part in parts)]
+    return pooled | {q: (_stack(parts, q) * weights).sum(axis=0).tolist() for q in shared}
 
 
 def _stack(parts: Iterable[Mapping[str, Any]], name: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,37 +28,47 @@ def write_data(path: Path, episodes: Sequence[Episode], run: Run, *, layout: Lay
 
     `vectors_are` is the name of a vector's type in the metadata for `datasets`: `List`, or `Sequence` as before its version 4.
     """
+    meta = episodes[run.start].meta
+    schema = data_schema({"observation.state": len(meta.state_names), "action": len(meta.action_names)}, vectors_are=vectors_are)
+    tables = (episode_frames(episodes[k], schema, episode_index=k, layout=layout) for k in run.episodes)
+    yield from write_row_groups(path, schema, tables)
+
+
+def write_row_groups(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[None]:
+    """Write a parquet file of one row group a table; yield after each."""
     import pyarrow.parquet as pq
 
-    meta = episodes[run.start].meta
-    schema = _data_schema({"observation.state": len(meta.state_names), "action": len(meta.action_names)}, vectors_are)
     path.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True) as writer:
-        for k in run.episodes:
-            writer.write_table(_frames(episodes[k], schema, episode_index=k, layout=layout))
+        for table in tables:
+            # One group, however long the episode is: without a size, arrow divides after a million rows.
+            writer.write_table(table, row_group_size=max(len(table), 1))
             yield
 
 
-def _data_schema(widths: Mapping[str, int], vectors_are: str) -> pa.Schema:
+def data_schema(widths: Mapping[str, int], *, masks: Mapping[str, int] | None = None, vectors_are: str = "List") -> pa.Schema:
+    """The columns of the data files: vectors of float32 and masks of bool, each with its width, and the index columns."""
     import pyarrow as pa
 
-    # LeRobot keeps a vector of one number as a plain column.
-    vectors = [(name, pa.float32() if n == 1 else pa.list_(pa.float32(), n)) for name, n in widths.items()]
-    scalars = [(name, pa.float32() if dtype == "float32" else pa.int64()) for name, dtype in INDEX_COLUMNS.items()]
-    features: dict[str, Any] = {name: _hf_value("float32") for name in widths}
-    features = {
-        name: value if widths[name] == 1 else {"feature": value, "length": widths[name], "_type": vectors_are}
-        for name, value in features.items()
-    }
+    vectors = {name: ("float32", n) for name, n in widths.items()} | {name: ("bool", n) for name, n in (masks or {}).items()}
+    fields: list[tuple[str, pa.DataType]] = []
+    features: dict[str, Any] = {}
+    for name, (dtype, n) in vectors.items():
+        type_, value = pa.float32() if dtype == "float32" else pa.bool_(), _hf_value(dtype)
+        # LeRobot keeps a vector of one number as a plain column.
+        fields.append((name, type_ if n == 1 else pa.list_(type_, n)))
+        features[name] = value if n == 1 else {"feature": value, "length": n, "_type": vectors_are}
+    fields += [(name, pa.float32() if dtype == "float32" else pa.int64()) for name, dtype in INDEX_COLUMNS.items()]
     features |= {name: _hf_value(dtype) for name, dtype in INDEX_COLUMNS.items()}
-    return pa.schema([*vectors, *scalars], metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def _hf_value(dtype: str) -> dict[str, str]:
     return {"dtype": dtype, "_type": "Value"}
 
 
-def _frames(episode: Episode, schema: pa.Schema, *, episode_index: int, layout: Layout) -> pa.Table:
+def episode_frames(episode: Episode, schema: pa.Schema, *, episode_index: int, layout: Layout) -> pa.Table:
+    """The rows of the dataset's episode `episode_index`, in the schema of its own vectors."""
     import pyarrow as pa
 
     meta, frame = episode.meta, np.arange(episode.meta.length, dtype=np.int64)
@@ -115,17 +125,20 @@ def _vector(column: pa.ChunkedArray, wanted: pa.DataType, *, name: str, episode:
     return (values.flatten() if width == 1 else values).cast(wanted)
 
 
-def write_episodes(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write meta/episodes from the rows of `episode_row`."""
+def write_episodes(path: Path, rows: Sequence[dict[str, Any]], types: Mapping[str, pa.DataType] | None = None) -> None:
+    """Write meta/episodes from the rows of `episode_row`; `types` are those of columns that LeRobot itself does not have."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: pa.array([row[name] for row in rows], _column_type(name, rows[0][name])) for name in rows[0]}
+    known = types or {}
+    columns = {name: pa.array([row[name] for row in rows], known.get(name) or _column_type(name, rows[0][name])) for name in rows[0]}
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path, compression="snappy", use_dictionary=True)
 
 
-def episode_row(k: int, layout: Layout, *, video_keys: Sequence[str], stats: FeatureStats, rate_hz: int, meta_file: int) -> dict[str, Any]:
+def episode_row(
+    k: int, layout: Layout, *, video_keys: Sequence[str], stats: FeatureStats, rate_hz: float, meta_file: int
+) -> dict[str, Any]:
     """Return the row of meta/episodes of the dataset's episode `k`."""
     entry = layout.entries[k]
     row: dict[str, Any] = {"episode_index": k, "tasks": [entry.task], "length": entry.length}
@@ -138,7 +151,7 @@ def episode_row(k: int, layout: Layout, *, video_keys: Sequence[str], stats: Fea
         row[f"videos/{key}/from_timestamp"] = first_frame / rate_hz
         row[f"videos/{key}/to_timestamp"] = (first_frame + entry.length) / rate_hz
     for feature, values in stats.items():
-        row |= {f"stats/{feature}/{name}": values[name] for name in STATS}
+        row |= {f"stats/{feature}/{name}": values[name] for name in STATS if name in values}
     return row | _pointer(META, meta_file)
 
 
@@ -160,9 +173,10 @@ def _column_type(name: str, value: Any) -> pa.DataType:
     return type_
 
 
-def write_tasks(path: Path, tasks: Mapping[str, int]) -> None:
-    """Write tasks.parquet: the text is the index of a pandas frame, as LeRobot reads it."""
+def write_tasks(path: Path, texts: Sequence[str], more: Mapping[str, Sequence[Any]] | None = None) -> None:
+    """Write tasks.parquet, task k the k-th: the text is the index of a pandas frame, as LeRobot reads it. `more` are other columns."""
     import pandas as pd
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame({"task_index": list(tasks.values())}, index=pd.Index(list(tasks), name="task")).to_parquet(path)
+    columns = {"task_index": range(len(texts)), **(more or {})}
+    pd.DataFrame(columns, index=pd.Index(texts, name="task")).to_parquet(path)

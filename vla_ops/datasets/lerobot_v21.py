@@ -7,7 +7,7 @@ camera for each episode; the mp4 files are hard links of the episodes' own, so t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from vla_ops.datasets.lerobot_layout import DATA, Layout
 from vla_ops.datasets.lerobot_stats import episode_stats
 from vla_ops.datasets.lerobot_tables import write_data
 from vla_ops.datasets.lerobot_version import CARD_FILE, HELD_OUT, INFO_FILE, VERSION_FILE, PreviousVersion, video_bytes
+from vla_ops.datasets.ticks import Progress
 from vla_ops.datasets.views import in_order
 from vla_ops.episodes.store import Episode
 from vla_ops.errors import DatasetError
@@ -37,8 +38,6 @@ VIDEO_BYTES = "video_bytes"
 # What v2.1 keeps of an episode's statistics.
 STATS = ("min", "max", "mean", "std", "count")
 _AGAIN = "Delete {}; the next run writes it anew."
-
-type Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def write_lerobot_v21(
     with replacing(target) as work:
         written = list(writer.write(work, progress))
         writer.write_meta(work, robot=robot, licence=spec.dataset.licence)
-        _write_lines(work / VERSION_FILE, [identity | {"format": FORMAT_VERSION, VIDEO_BYTES: sizes} | layout.to_json()])
+        write_lines(work / VERSION_FILE, [identity | {"format": FORMAT_VERSION, VIDEO_BYTES: sizes} | layout.to_json()])
     return View(target, version, layout, written, created=True)
 
 
@@ -246,9 +245,9 @@ class _ViewWriter:
     def write_meta(self, folder: Path, *, robot: str, licence: str) -> None:
         """Write what stands in meta/, and the card."""
         tasks, entries = self.layout.tasks, self.layout.entries
-        _write_lines(folder / TASKS_FILE, [{"task_index": index, "task": text} for text, index in tasks.items()])
-        _write_lines(folder / EPISODES_FILE, [{"episode_index": k, "tasks": [e.task], "length": e.length} for k, e in enumerate(entries)])
-        _write_lines(folder / STATS_FILE, [{"episode_index": k, "stats": self._stats(k)} for k in range(len(entries))])
+        write_lines(folder / TASKS_FILE, [{"task_index": index, "task": text} for text, index in tasks.items()])
+        write_lines(folder / EPISODES_FILE, [{"episode_index": k, "tasks": [e.task], "length": e.length} for k, e in enumerate(entries)])
+        write_lines(folder / STATS_FILE, [{"episode_index": k, "stats": self._stats(k)} for k in range(len(entries))])
         info = self._info(robot)
         (folder / INFO_FILE).write_text(json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
         card = dataset_card(info, list(tasks), robot=robot, licence=licence, tasks_file=TASKS_FILE, held_out=self.held_out)
@@ -277,8 +276,9 @@ class _ViewWriter:
         }
 
 
-def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_lines(path: Path, rows: Sequence[dict[str, Any]], *, allow_nan: bool = False) -> None:
+    """Write one JSON object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=allow_nan) + "\n")

@@ -15,7 +15,8 @@ from typing import Any
 
 from vla_ops.datasets.lerobot_features import check_episodes, make_features
 from vla_ops.datasets.lerobot_layout import Entry
-from vla_ops.datasets.lerobot_version import VERSION_FILE, PreviousVersion, Progress, VersionWriter
+from vla_ops.datasets.lerobot_version import VERSION_FILE, PreviousVersion, VersionWriter
+from vla_ops.datasets.ticks import Progress
 from vla_ops.episodes.store import Episode
 from vla_ops.errors import DatasetError
 from vla_ops.files import replacing, sweep, write_json
@@ -124,7 +125,7 @@ def write_lerobot_v3(
         held_out_episodes=len(for_validation),
         held_out_frames=sum(entries[k].length for k in for_validation),
     )
-    _set_current(root, made)
+    set_current(root, made)
     return made
 
 
@@ -195,11 +196,12 @@ def _already(root: Path, version: str, entries: Sequence[Entry], current: Datase
     previous = current.version if current else None
     found = DatasetVersion(root / version, version, len(entries), frames, 0, 0, 0, 0, previous, created=False)
     found = replace(found, held_out_episodes=len(held_out), held_out_frames=sum(entries[k].length for k in held_out))
-    _set_current(root, found)
+    set_current(root, found)
     return found
 
 
-def _set_current(root: Path, version: DatasetVersion) -> None:
+def set_current(root: Path, version: DatasetVersion) -> None:
+    """Make `version`, which is below `root`, the one in use."""
     summary = asdict(version)
     del summary["folder"], summary["created"]
     write_json(root / CURRENT, summary)

@@ -14,6 +14,7 @@ from vla_ops.datasets.lerobot_features import DATA_FILES_MB, INDEX_COLUMNS, VECT
 from vla_ops.datasets.lerobot_layout import DATA, META, Entry, Layout, file_name, video_stream
 from vla_ops.datasets.lerobot_stats import FeatureStats, aggregate_stats, episode_stats
 from vla_ops.datasets.lerobot_tables import episode_row, write_data, write_episodes, write_tasks
+from vla_ops.datasets.ticks import Progress, Ticks
 from vla_ops.datasets.video_concat import Clip, concatenate
 from vla_ops.episodes.store import Episode
 from vla_ops.errors import DatasetError
@@ -21,7 +22,6 @@ from vla_ops.files import link_or_copy
 from vla_ops.robot import RobotSpec
 
 # progress(done, total)
-type Progress = Callable[[int, int], None]
 
 VERSION_FILE = "meta/vla_ops.json"
 # Its key for the indices of the episodes for validation; it is there only if some are.
@@ -124,7 +124,7 @@ class VersionWriter:
 
     def write(self, folder: Path, identity: dict[str, Any], progress: Progress | None) -> Bytes:
         """Write everything into `folder`; `identity` is put into vla_ops.json."""
-        tick = _Ticks(progress, sum(len(r.episodes) for s, runs in self.runs.items() if s != META for r in runs if r.kept is None))
+        tick = Ticks(progress, sum(len(r.episodes) for s, runs in self.runs.items() if s != META for r in runs if r.kept is None))
         linked = sum(self._link(stream, number, run, folder) for stream, runs in self.runs.items() for number, run in enumerate(runs))
         extradata = {camera: self._write_videos(folder, camera, tick) for camera in self.cameras}
         for number, run in self._fresh(DATA):
@@ -170,7 +170,7 @@ class VersionWriter:
         info = make_info(self.features, robot=self.robot, rate_hz=self.rate_hz, **counts)
         about = {**identity, "robot": self.robot, "spec_fingerprint": self.spec.conversion_fingerprint}
         about |= {HELD_OUT: self.held_out} if self.held_out else {}
-        write_tasks(folder / TASKS_FILE, tasks)
+        write_tasks(folder / TASKS_FILE, list(tasks))
         _dump(folder / INFO_FILE, info)
         _dump(folder / STATS_FILE, self._dataset_stats())
         # On one line: Python's encoder for indented JSON would take longer than all else for a dataset of thousands.
@@ -205,18 +205,6 @@ def video_bytes(episode: Episode, camera: str) -> int:
     except FileNotFoundError as error:
         todo = "Delete the episode's folder and convert its recording again."
         raise DatasetError("a video is missing", episode=episode.id, stream=camera, file=path, todo=todo) from error
-
-
-class _Ticks:
-    """Counts what is done and reports it."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def __call__(self) -> None:
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 def _dump(path: Path, value: Any) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 from vla_ops.datasets.judged import Judged, judged, refuse_contradicted
 from vla_ops.datasets.lerobot_layout import Entry, Layout
@@ -16,7 +18,7 @@ from vla_ops.datasets.rlds import RldsSettings, RldsView, write_rlds
 from vla_ops.episodes.curate import curated_episodes
 from vla_ops.episodes.plan import make_plan, quarantine_reasons
 from vla_ops.episodes.progress import Steps
-from vla_ops.episodes.store import Episode, RobotStore
+from vla_ops.episodes.store import Episode, RobotStore, load_episode
 from vla_ops.errors import DatasetError
 from vla_ops.files import only_one
 from vla_ops.robot_file import Robot
@@ -59,10 +61,10 @@ def refresh_lerobot_v3(robot: Robot, store: RobotStore, *, say: Callable[[str], 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A dataset that something is made of, and its episodes in its order."""
+    """A dataset that something is made of, and its episodes in its order: read when they are looked at, which may be never."""
 
     version: DatasetVersion
-    episodes: list[Episode]
+    episodes: Sequence[Episode]
 
 
 def accepted_dataset(robot: Robot, store: RobotStore) -> Accepted:
@@ -116,29 +118,63 @@ def refresh_views(robot: Robot, store: RobotStore, *, say: Callable[[str], None]
     return [make(robot, store, say=say).folder for name, make in makers.items() if name in robot.spec.dataset.formats]
 
 
-def episodes_of(v30: Path, store: RobotStore) -> list[Episode]:
+def episodes_of(v30: Path, store: RobotStore) -> Sequence[Episode]:
     """The episodes of the v3.0 dataset in `v30`, in its order and with its task texts.
 
-    Raise DatasetError naming the first that was converted again or removed since.
+    Raise DatasetError naming the first that was converted again or removed since. That is read from one file a recording, and the
+    episodes themselves only when the sequence is first looked at.
     """
     entries = Layout.from_json(json.loads((v30 / VERSION_FILE).read_text(encoding="utf-8"))).entries
-    found: dict[str, Episode] = {}
+    versions: dict[str, str] = {}
     for recording in dict.fromkeys(entry.id.rpartition("/")[0] for entry in entries):
-        found |= {episode.id: episode for episode in store.read_episodes(recording)}
-    return [_as_in(entry, found.get(entry.id), v30) for entry in entries]
+        if (record := store.read_recording(recording)) is not None:
+            made_from = f"{record['source_version']}-{record['spec_fingerprint']}"
+            versions |= {f"{recording}/{k}": f"{made_from}-{k}" for k in record["episodes"]}
+    for entry in entries:
+        _check_is_as_in(entry, versions.get(entry.id), v30)
+    return _Unread(entries, store, v30)
 
 
-def _as_in(entry: Entry, episode: Episode | None, v30: Path) -> Episode:
-    if episode is None or episode.version != entry.version:
+def _check_is_as_in(entry: Entry, version: str | None, v30: Path) -> None:
+    if version != entry.version:
         raise DatasetError(
             "an episode of the dataset was converted again or removed since",
             file=v30,
             episode=entry.id,
-            found=episode.version if episode else "none in the store",
+            found=version or "none in the store",
             expected=entry.version,
             todo="Make the v3.0 dataset again first: `lerobot_v3`, or `vla-ops convert`.",
         )
-    return replace(episode, meta=replace(episode.meta, task=entry.task))
+
+
+class _Unread(Sequence[Episode]):
+    """Episodes that are read from the store at the first look."""
+
+    def __init__(self, entries: Sequence[Entry], store: RobotStore, v30: Path) -> None:
+        self.entries, self.store, self.v30 = entries, store, v30
+
+    @cached_property
+    def _read(self) -> list[Episode]:
+        return [self._of(entry) for entry in self.entries]
+
+    def _of(self, entry: Entry) -> Episode:
+        recording, _, index = entry.id.rpartition("/")
+        episode = load_episode(self.store.recording_folder(recording) / index)
+        _check_is_as_in(entry, episode.version, self.v30)
+        return replace(episode, meta=replace(episode.meta, task=entry.task))
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Episode]: ...
+    def __getitem__(self, index: int | slice) -> Episode | list[Episode]:
+        return self._read[index]
+
+    def __iter__(self) -> Iterator[Episode]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
 
 def _nothing_usable(robot: Robot, store: RobotStore) -> DatasetError:

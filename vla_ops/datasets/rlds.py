@@ -19,8 +19,9 @@ from vla_ops.datasets.lerobot_version import HELD_OUT, VERSION_FILE
 from vla_ops.datasets.rlds_features import IS_FIRST, TFDS_VERSION, make_features, make_info
 from vla_ops.datasets.rlds_oft import STATISTICS_FILE, oft_statistics
 from vla_ops.datasets.rlds_plan import VIEW_FILE, Plan, RldsSettings, shard_file
-from vla_ops.datasets.rlds_shards import UNFINISHED, Progress, ShardWriter, is_whole, read_view
+from vla_ops.datasets.rlds_shards import UNFINISHED, ShardWriter, is_whole, read_view
 from vla_ops.datasets.tfrecord import FRAMING_BYTES, count_values, read_records
+from vla_ops.datasets.ticks import Progress
 from vla_ops.datasets.views import in_order
 from vla_ops.episodes.store import Episode
 from vla_ops.episodes.video import available_cores

@@ -15,14 +15,13 @@ from vla_ops.datasets.rlds_features import encode_episode
 from vla_ops.datasets.rlds_images import camera_jpegs
 from vla_ops.datasets.rlds_plan import VIEW_FILE, Key, Plan, Shard
 from vla_ops.datasets.tfrecord import checked_payload, damaged, read_records, write_record
+from vla_ops.datasets.ticks import Progress
 from vla_ops.episodes.store import Episode
 from vla_ops.files import link_or_copy, replacing
 from vla_ops.robot import fingerprint
 
 # Whole shards of runs that were killed.
 UNFINISHED = "unfinished"
-
-type Progress = Callable[[int, int], None]
 
 
 class ShardWriter:

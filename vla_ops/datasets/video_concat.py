@@ -6,13 +6,13 @@ other tools' datasets drift away from their videos over thousands of frames (hug
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vla_ops.datasets.video_packets import PacketWriter, extradata_digest
 from vla_ops.episodes.store import VideoInfo
 from vla_ops.errors import DatasetError, SchemaMismatchError
 
@@ -42,26 +42,15 @@ def concatenate(
     DatasetError naming the episode for a clip with other extradata, a missing, additional, reordered or misplaced frame, or
     a first packet that is no keyframe; SchemaMismatchError for a clip that is not what its episode.json says.
     """
-    import av
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as output:
-        stream, position, first, tick = None, 0, clips[0].episode, Fraction(1, rate_hz)
+    first = clips[0].episode
+    with PacketWriter(target, rate=Fraction(rate_hz)) as output:
         for clip in clips:
             with _open(clip) as source:
                 video = source.streams.video[0]
                 _check_stream(clip, video)
                 extradata = _same_extradata(clip, video, extradata, first)
-                if stream is None:
-                    stream = output.add_stream_from_template(video, opaque=True)
-                    stream.time_base = tick
-                for k, packet in enumerate(_packets(clip, source, rate_hz)):
-                    packet.stream = stream
-                    packet.time_base = tick
-                    packet.pts = packet.dts = position + k
-                    packet.duration = 1
-                    output.mux_one(packet)
-            position += clip.video.frames
+                for packet in _packets(clip, source, rate_hz):
+                    output.copy(packet, video, output.count)
             if each is not None:
                 each()
     return extradata or ""
@@ -124,7 +113,7 @@ def _check_packet(clip: Clip, packet: Packet, k: int, *, base: Fraction, rate_hz
 
 
 def _same_extradata(clip: Clip, video: VideoStream, expected: str | None, first: str) -> str:
-    found = hashlib.sha256(video.codec_context.extradata or b"").hexdigest()[:16]
+    found = extradata_digest(video)
     if expected is not None and found != expected:
         raise DatasetError(
             f"the encoder's stream header (extradata) of a video differs from that of {first} and those before it",

@@ -6,7 +6,7 @@ is taken away: by subtraction in single dimensions, by composition (`compose_del
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,6 +120,30 @@ class RotationValues:
 
     def _deltas(self, action: Float64, state: Float64) -> Float64:
         return np.ascontiguousarray(delta_between(action, state, self.group.kind, self.group.unit).T)
+
+
+def values_of_chunks(
+    states: Floats,
+    actions: Floats,
+    last: Int64,
+    *,
+    horizon: int,
+    delta_mask: Sequence[bool],
+    delta_rotations: Sequence[RotationGroup],
+) -> list[ChunkValues]:
+    """The values of all action dimensions in order, those of a rotation together; `last` are the indices of episodes' last frames."""
+    groups = {group.start: group for group in delta_rotations}
+    values: list[ChunkValues] = []
+    k = 0
+    while k < actions.shape[1]:
+        group = groups.get(k)
+        if group is not None:
+            place = slice(group.start, group.stop)
+            values.append(RotationValues(actions[:, place], states[:, place], group, last, horizon))
+        else:
+            values.append(SingleValues(actions[:, k], states[:, k] if delta_mask[k] else None, last, horizon))
+        k += values[-1].width
+    return values
 
 
 def _ends(last: Int64, low: int, frames: int) -> Int64:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from vla_ops.episodes.rotations import check_rotations
 from vla_ops.errors import DatasetError, RecordingError, SchemaMismatchError
-from vla_ops.norm_stats.chunk_values import ChunkValues, Floats, RotationValues, SingleValues
+from vla_ops.norm_stats.chunk_values import ChunkValues, Floats, SingleValues, values_of_chunks
 from vla_ops.robot import RotationGroup
 
 type Column = npt.NDArray[np.float64]
@@ -92,35 +92,11 @@ def chunk_norm_stats(
         _refuse_no_rotation(states, group, vector="state", names=state_names)
         _refuse_no_rotation(actions, group, vector="action", names=action_names)
     state_values = [SingleValues(states[:, k], None, last, 1) for k in range(states.shape[1])]
-    chunk_values = _chunk_values(states, actions, last, horizon=horizon, delta_mask=delta_mask, delta_rotations=delta_rotations)
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(chunk_values))) as threads:
+    of_chunks = values_of_chunks(states, actions, last, horizon=horizon, delta_mask=delta_mask, delta_rotations=delta_rotations)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(of_chunks))) as threads:
         state = list(chain.from_iterable(threads.map(lambda values: _column_stats(values, effort), state_values)))
-        chunk = list(chain.from_iterable(threads.map(lambda values: _column_stats(values, effort), chunk_values)))
+        chunk = list(chain.from_iterable(threads.map(lambda values: _column_stats(values, effort), of_chunks)))
     return ChunkStats(_stack(state, len(states)), _stack(chunk, len(states) * horizon))
-
-
-def _chunk_values(
-    states: Floats,
-    actions: Floats,
-    last: npt.NDArray[np.int64],
-    *,
-    horizon: int,
-    delta_mask: Sequence[bool],
-    delta_rotations: Sequence[RotationGroup],
-) -> list[ChunkValues]:
-    """The values of all action dimensions in order, those of a rotation together."""
-    groups = {group.start: group for group in delta_rotations}
-    values: list[ChunkValues] = []
-    k = 0
-    while k < actions.shape[1]:
-        group = groups.get(k)
-        if group is not None:
-            place = slice(group.start, group.stop)
-            values.append(RotationValues(actions[:, place], states[:, place], group, last, horizon))
-        else:
-            values.append(SingleValues(actions[:, k], states[:, k] if delta_mask[k] else None, last, horizon))
-        k += values[-1].width
-    return values
 
 
 def _check_shapes(

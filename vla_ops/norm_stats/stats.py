@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vla_ops.embodiment import Embodiment
 from vla_ops.errors import StatsMismatchError, StoreError, VlaOpsError
 from vla_ops.files import replacing, sweep
 from vla_ops.norm_stats.aloha import action_dims_in_pi, action_to_pi, state_to_pi
 from vla_ops.norm_stats.chunks import VectorStats, chunk_norm_stats
 from vla_ops.norm_stats.columns import read_columns
 from vla_ops.norm_stats.narrow import NarrowDimension, find_narrow
-from vla_ops.robot import Dimension, RobotSpec, RotationGroup, fingerprint, rotation_groups
+from vla_ops.robot import Dimension, RotationGroup, fingerprint, rotation_groups
 
 # Raise when the same dataset and spec would now give other numbers, floors of narrow dimensions included.
 STATS_VERSION = 1
@@ -50,7 +51,7 @@ class Provenance:
     stats_version: int = STATS_VERSION
 
     @classmethod
-    def of(cls, spec: RobotSpec, *, robot: str, dataset_version: str) -> Provenance:
+    def of(cls, spec: Embodiment, *, robot: str, dataset_version: str) -> Provenance:
         """The provenance that stats of this robot's dataset have."""
         asked = spec.norm_stats
         action_dims = action_dims_in_pi(spec.action_dims) if asked.adapt_to_pi else spec.action_dims
@@ -113,7 +114,7 @@ class NormStats:
         return self.state.count
 
 
-def compute_norm_stats(dataset_folder: Path, *, spec: RobotSpec) -> NormStats:
+def compute_norm_stats(dataset_folder: Path, *, spec: Embodiment) -> NormStats:
     """Compute the norm stats of a LeRobot dataset folder for this robot, reading no image and a bounded amount of memory.
 
     Raise DatasetError for a folder that is not a whole dataset or has NaN or Inf in it, and SchemaMismatchError, naming the
@@ -167,15 +168,19 @@ def write_norm_stats(root: Path, stats: NormStats) -> Path:
     Nothing is written where the same numbers are there already. Raise StoreError if the store cannot be written.
     """
     target = root / stats.version / STATS_FILE
-    meta = _meta(stats)
-    if _holds(target, meta):
+    if _holds(target, _meta(stats)):
         return target
     sweep(root)
     with replacing(target.parent) as work:
-        work.mkdir()
-        for name, value in ((STATS_FILE, {"norm_stats": written_numbers(stats)}), (META_FILE, meta)):
-            (work / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_stats_files(work, stats)
     return target
+
+
+def write_stats_files(folder: Path, stats: NormStats) -> None:
+    """Make `folder`, which nobody else reads yet, with norm_stats.json and norm_stats.meta.json."""
+    folder.mkdir()
+    for name, value in ((STATS_FILE, {"norm_stats": written_numbers(stats)}), (META_FILE, _meta(stats))):
+        (folder / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _holds(target: Path, meta: dict[str, Any]) -> bool:
@@ -273,17 +278,21 @@ def _from_meta(meta: dict[str, Any]) -> NormStats:
     return NormStats(measured["state"], measured["actions"], provenance, meta.get("held_out_episodes", 0))
 
 
-def check_fits(stats: NormStats, spec: RobotSpec, *, robot: str | None = None, dataset_version: str | None = None) -> None:
+def check_fits(stats: NormStats, spec: Embodiment, *, robot: str | None = None, dataset_version: str | None = None) -> None:
     """Raise StatsMismatchError, naming everything that differs with both values, unless `stats` are for this robot and dataset.
 
     Robot and dataset are compared where given: stats of one dataset may rightly be used with another of the same robot.
     """
-    made = stats.provenance
+    check_provenance(stats.provenance, spec, robot=robot, dataset_version=dataset_version)
+
+
+def check_provenance(made: Provenance, spec: Embodiment, *, robot: str | None = None, dataset_version: str | None = None) -> None:
+    """What `check_fits` does, for stats of which only the provenance is at hand."""
     wanted = Provenance.of(spec, robot=robot or made.robot, dataset_version=dataset_version or made.dataset_version)
     differing = [(what, there, here) for (what, there), (_, here) in zip(_facts(made), _facts(wanted), strict=True) if there != here]
     if differing:
         raise StatsMismatchError(
-            f"norm stats {stats.version} are not for this data: {', '.join(what for what, _, _ in differing)}",
+            f"norm stats {made.version} are not for this data: {', '.join(what for what, _, _ in differing)}",
             found="; ".join(f"{what} {there}" for what, there, _ in differing),
             expected="; ".join(f"{what} {here}" for what, _, here in differing),
             todo="Compute the norm stats of this dataset, or correct the spec.",

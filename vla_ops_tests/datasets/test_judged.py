@@ -15,6 +15,7 @@ from vla_ops.errors import DatasetError
 from vla_ops.norm_stats.refresh import refresh_norm_stats
 from vla_ops.robot import RobotSpec
 from vla_ops.robot_file import Robot
+from vla_ops_tests.episodes.ingesting import InThisProcess
 from vla_ops_tests.episodes.semantics.made_up import aloha_robot
 
 
@@ -32,7 +33,7 @@ def say_delta(written: dict) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Robot, RobotStore]:
     robot, store = aloha_robot(), RobotStore(tmp_path_factory.mktemp("aloha"))
-    ingest(robot, store, say=lambda _: None)
+    ingest(robot, store, say=lambda _: None, workers=InThisProcess())
     refresh_lerobot_v3(robot, store, say=lambda _: None)
     return robot, store
 
@@ -76,14 +77,15 @@ def test_who_knows_better_says_warn_and_goes_on(made: tuple[Robot, RobotStore]) 
     assert accepted.version.episodes == 6
 
 
-def test_an_episode_that_was_converted_again_since_is_named(made: tuple[Robot, RobotStore]) -> None:
+@pytest.mark.parametrize("name", ["recording.json", "0/episode.json"])
+def test_an_episode_that_was_converted_again_since_is_named(made: tuple[Robot, RobotStore], name: str) -> None:
     robot, store = made
-    meta = store.recording_folder("transfer_cube_003.mcap") / "0/episode.json"
+    meta = store.recording_folder("transfer_cube_003.mcap") / name
     text = meta.read_text()
     meta.write_text(text.replace('"source_version": "', '"source_version": "0'))
     try:
         with pytest.raises(DatasetError, match="converted again or removed since") as refused:
-            accepted_dataset(robot, store)
+            list(accepted_dataset(robot, store).episodes)
         assert "transfer_cube_003.mcap/0" in str(refused.value)
     finally:
         meta.write_text(text)
