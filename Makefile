@@ -28,14 +28,15 @@ setup:  ## Install uv if it is missing and everything in uv.lock into .venv
 	@uv sync --frozen --quiet $(EXTRAS)
 
 demo: setup  ## Run the whole lineage of robots/aloha_sim (ROBOT=name for another)
-	@echo "== running the job $(ROBOT)_all: recordings -> episodes -> lerobot_v3 -> norm_stats"
+	@echo "== running the job $(ROBOT)_all: recordings -> episodes -> lerobot_v3 -> norm_stats -> checkpoints -> PyTorch"
 	@set -o pipefail; $(RUN) dagster job execute -m vla_ops.definitions -j $(ROBOT)_all 2>&1 \
-	  | sed -uE '/ - DEBUG - /d; s/^(.{19})[^-]*- dagster - ([A-Z]+) - [^ ]+ - [0-9a-f-]{36} - /\1 \2 /'
+	  | sed -uE '/ - DEBUG - /d; /^step [0-9]+: /d; s/^(.{19})[^-]*- dagster - ([A-Z]+) - [^ ]+ - [0-9a-f-]{36} - /\1 \2 /'
 	@$(RUN) vla-ops status $(ROBOT)
 	@echo "== look at it in the UI: make dev"
 
 test: setup  ## Run the default test suite (TESTS="-m slow" and the like to choose)
-	@$(RUN) pytest $(TESTS)
+	@# The workers have all cores already: PyTorch's own threads beside them only wait for one another.
+	@OMP_NUM_THREADS=1 $(RUN) pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: setup  ## ruff and pyright
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) pyright

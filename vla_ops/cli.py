@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,22 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vla_ops.episodes.plan import Plan
+    from vla_ops.episodes.pool import Workers
     from vla_ops.episodes.store import RobotStore
+    from vla_ops.mixture_file import Mixture
     from vla_ops.robot_file import Robot
 
-from vla_ops.errors import DatasetError, VlaOpsError
-
-
-def _robots() -> Path:
-    return Path(os.environ.get("VLA_OPS_ROBOTS", "robots"))
+from vla_ops.cli_dataset import Dataset
+from vla_ops.cli_export import Export
+from vla_ops.cli_named import named_mixture, named_robot, robots_folder
+from vla_ops.cli_serve import Serve
+from vla_ops.cli_train import Train, trainings_of
+from vla_ops.errors import DatasetError, StatsMismatchError, VlaOpsError
 
 
 @dataclass(frozen=True)
 class Inspect:
     """Show what is in a recording (mcap, HDF5, Zarr) without decoding it, and a YAML to start from; or one converted episode."""
 
-    file: tyro.conf.Positional[Path]
-    """Recording file or folder; with --episode, the name of a robot."""
+    file: tyro.conf.Positional[str]
+    """Recording file, folder or URI (s3://, https://: only what is looked at is fetched); with --episode, the name of a robot."""
     robot: str = "my_robot"
     """Name of the robot in the suggested YAML."""
     yaml: bool = True
@@ -53,11 +57,11 @@ class Inspect:
         given = {"--robot": self.robot != "my_robot", "--no-yaml": not self.yaml, "--only-yaml": self.only_yaml}
         if wrong := [flag for flag, is_given in given.items() if is_given]:
             raise VlaOpsError(f"{wrong[0]} is for a recording, not for --episode", todo="`vla-ops inspect ROBOT --episode RECORDING/K`.")
-        if self.file.is_file():
+        if Path(self.file).is_file():
             raise VlaOpsError(
                 "--episode is of a robot, and this is a file", file=self.file, todo="`vla-ops inspect ROBOT --episode RECORDING/K`."
             )
-        robot, store = _load(str(self.file))
+        robot, store = named_robot(self.file)
         look = look_at(wanted, robot, store, out=self.out)
         print(f"{look.facts}\n", *look.files, *([look.note] if look.note else []), sep="\n")
         return 0
@@ -65,15 +69,18 @@ class Inspect:
     def _recording(self) -> int:
         from vla_ops.recordings.base import OpenOptions
         from vla_ops.recordings.inspect import describe, render, sniff_format
+        from vla_ops.recordings.place import as_place
         from vla_ops.recordings.suggest import suggest_yaml
 
         if self.out is not None:
             raise VlaOpsError("--out is for --episode", todo="`vla-ops inspect ROBOT --episode RECORDING/K --out FOLDER`.")
-        if (self.file / "defs.yaml").is_file() or (not self.file.exists() and (_robots() / self.file / "defs.yaml").is_file()):
+        path = Path(self.file)
+        if (path / "defs.yaml").is_file() or (not path.exists() and (robots_folder() / path / "defs.yaml").is_file()):
             todo = f"`vla-ops inspect {self.file} --episode RECORDING/K` shows one of its episodes, `vla-ops status` what there is."
             raise VlaOpsError(f"{self.file} is a robot, not a recording", todo=todo)
         # A dataset that was copied in part can be looked at; converting it says what is missing.
-        description = describe(str(self.file), OpenOptions(allow_truncated=sniff_format(self.file) == "lerobot"))
+        with closing(as_place(self.file)) as place:
+            description = describe(place, OpenOptions(allow_truncated=sniff_format(place) == "lerobot"))
         if self.only_yaml:
             print(suggest_yaml(description, self.robot), end="")
             return 0
@@ -90,11 +97,13 @@ class Convert:
     """Convert a robot's new and changed recordings to episodes and its datasets; nothing else is touched."""
 
     robot: tyro.conf.Positional[str]
-    """Name of a folder in robots/ (or VLA_OPS_ROBOTS), or the path of one."""
+    """Name of a folder in robots/ (or VLA_OPS_ROBOTS), or the path of one; of a mixture, its dataset is made of its robots' datasets."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ID [ID ...]")] = ()
     """Convert exactly these recordings again, whatever the store says."""
     workers: int | None = None
-    """Worker processes. Default: one for every two cores, or VLA_OPS_WORKERS."""
+    """Recordings converted at once. Default: what the YAML says, or one for every two cores, or VLA_OPS_WORKERS."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Convert on this Ray cluster (`auto`, host:port or ray://host:10001) whatever the YAML says."""
 
     def run(self) -> int:
         """Convert, write the dataset, and name what is in quarantine and what the data say against the YAML.
@@ -106,9 +115,11 @@ class Convert:
         from vla_ops.episodes.ingest import ingest
         from vla_ops.episodes.plan import quarantine_reasons
 
-        robot, store = _load(self.robot)
+        if (mixture := named_mixture(self.robot)) is not None:
+            return self._mix(mixture)
+        robot, store = named_robot(self.robot)
         watch = bars if sys.stdout.isatty() else None
-        result = ingest(robot, store, say=print, only=self.only or None, workers=self.workers, watch=watch)
+        result = ingest(robot, store, say=print, only=self.only or None, workers=self._workers(robot), watch=watch)
         refreshed = refresh_lerobot_v3(robot, store, say=print)
         print(refreshed.made.folder)
         for row in quarantine_reasons(store, robot.curation):
@@ -119,6 +130,26 @@ class Convert:
         for folder in [] if blocking else refresh_views(robot, store, say=print):
             print(folder)
         return 1 if result.lost or blocking else 0
+
+    def _mix(self, mixture: Mixture) -> int:
+        from vla_ops.datasets.mixture import refresh_mixture
+        from vla_ops.episodes.store import RobotStore
+
+        given = {"--only": self.only, "--workers": self.workers, "--ray": self.ray}
+        if wrong := [flag for flag, value in given.items() if value]:
+            raise VlaOpsError(f"{wrong[0]} is for a robot, and {mixture.name} is a mixture", todo="Convert its robots with it first.")
+        print(refresh_mixture(mixture, RobotStore.of(mixture.name), say=print).made.folder)
+        return 0
+
+    def _workers(self, robot: Robot) -> Workers:
+        from vla_ops.episodes.workers import workers_of
+        from vla_ops.spec import ConversionSpec, RayConversion
+
+        conversion = robot.spec.conversion
+        if self.ray is not None:
+            settings = (conversion.ray or RayConversion()).model_dump() | {"address": self.ray, "resource": None}
+            conversion = ConversionSpec(ray=RayConversion.model_validate(settings))
+        return workers_of(conversion, at_once=self.workers)
 
 
 @dataclass(frozen=True)
@@ -133,15 +164,25 @@ class NormStats:
         from vla_ops.norm_stats.refresh import refresh_norm_stats
         from vla_ops.norm_stats.table import render
 
-        robot, store = _load(self.robot)
+        if (mixture := named_mixture(self.robot)) is not None:
+            return self._mix(mixture)
+        robot, store = named_robot(self.robot)
         refreshed = refresh_norm_stats(robot, store)
         print(f"{render(refreshed.stats)}\n{refreshed.path}")
+        return 0
+
+    def _mix(self, mixture: Mixture) -> int:
+        from vla_ops.episodes.store import RobotStore
+        from vla_ops.norm_stats.mixture import refresh_mixture_stats
+        from vla_ops.norm_stats.mixture_report import stats_lines
+
+        print(*stats_lines(refresh_mixture_stats(mixture, RobotStore.of(mixture.name))), sep="\n")
         return 0
 
 
 @dataclass(frozen=True)
 class Status:
-    """Show where a robot stands: recordings by state, dataset, norm stats, and what is in quarantine and why."""
+    """Show where a robot stands: recordings by state, dataset, norm stats, trainings, and what is in quarantine and why."""
 
     robot: tyro.conf.Positional[str]
     """Name of a folder in robots/ (or VLA_OPS_ROBOTS), or the path of one."""
@@ -150,8 +191,15 @@ class Status:
         """Print it."""
         from vla_ops.datasets.lerobot_v3 import current_version
         from vla_ops.episodes.plan import make_plan, quarantine_reasons
+        from vla_ops.episodes.store import RobotStore
 
-        robot, store = _load(self.robot)
+        if (mixture := named_mixture(self.robot)) is not None:
+            from vla_ops.norm_stats.mixture_report import status_lines
+
+            store = RobotStore.of(mixture.name)
+            print(*status_lines(mixture, store), *trainings_of(mixture, store), sep="\n")
+            return 0
+        robot, store = named_robot(self.robot)
         plan = make_plan(robot, store)
         states = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
         print(f"{robot.name}\n  recordings  {len(plan.found)} ({states or 'none'})  {robot.recordings_uri}")
@@ -159,7 +207,7 @@ class Status:
         print(f"  lerobot_v3  {f'{made.episodes} episodes, {made.frames:,} frames  {made.folder}' if made else 'none yet'}")
         for line in _made_of(robot, store) if made else ("  norm_stats  none yet",):
             print(line)
-        for line in _curation_of(robot, store, plan):
+        for line in (*trainings_of(robot, store), *_curation_of(robot, store, plan)):
             print(line)
         for row in quarantine_reasons(store, robot.curation):
             print(f"  quarantine  {row['reason']}")
@@ -170,7 +218,11 @@ type Command = (
     Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[NormStats, tyro.conf.subcommand("norm-stats")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Status, tyro.conf.subcommand("status")]
+    | Annotated[Dataset, tyro.conf.subcommand("dataset")]
 )
 
 
@@ -206,26 +258,19 @@ def _made_of(robot: Robot, store: RobotStore) -> Iterator[str]:
 
 
 def _norm_stats_of(robot: Robot, store: RobotStore, dataset_version: str) -> str:
-    from vla_ops.norm_stats import STATS_FILE, Provenance
+    from vla_ops.norm_stats import STATS_FILE
+    from vla_ops.norm_stats.refresh import current_norm_stats
 
-    version = Provenance.of(robot.spec, robot=robot.name, dataset_version=dataset_version).version
-    path = store.root / "norm_stats" / version / STATS_FILE
-    return str(path) if path.exists() else f"none of this dataset and YAML yet: `vla-ops norm-stats {robot.name}`"
-
-
-def _load(name: str) -> tuple[Robot, RobotStore]:
-    from vla_ops.episodes.store import RobotStore
-    from vla_ops.robot_file import load_robot
-
-    folder = Path(name) if (Path(name) / "defs.yaml").is_file() else _robots() / name
-    robot = load_robot(folder)
-    return robot, RobotStore.of(robot.name)
+    try:
+        return str(current_norm_stats(robot, store, dataset_version=dataset_version) / STATS_FILE)
+    except StatsMismatchError:
+        return f"none of this dataset and YAML yet: `vla-ops norm-stats {robot.name}`"
 
 
 def main() -> None:
     """Run one command; a VlaOpsError is a message, not a traceback."""
     try:
-        command = tyro.cli(Command, prog="vla-ops", description="From a robot's raw recordings to datasets and norm stats.")
+        command = tyro.cli(Command, prog="vla-ops", description="From a robot's raw recordings to datasets, norm stats and checkpoints.")
         sys.exit(command.run())
     except VlaOpsError as error:
         print(f"vla-ops: {error}", file=sys.stderr)

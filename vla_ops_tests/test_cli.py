@@ -209,7 +209,7 @@ def test_a_mistake_in_the_yaml_names_file_and_line_without_a_traceback(vla_ops: 
 def program(*words: str | Path, home: Path, robots: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "VLA_OPS_HOME": str(home), "VLA_OPS_ROBOTS": str(robots)}
     command = [sys.executable, "-m", "vla_ops.cli", *map(str, words)]
-    return subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False, timeout=250)
 
 
 def test_the_program_leaves_with_its_exit_code_and_no_traceback(tmp_path: Path):

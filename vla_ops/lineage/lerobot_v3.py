@@ -10,9 +10,9 @@ from vla_ops.datasets.lerobot_v3 import DatasetVersion
 from vla_ops.datasets.refresh import Refreshed, refresh_lerobot_v3
 from vla_ops.episodes.pictures import CONTACT_SHEET
 from vla_ops.episodes.store import Episode
-from vla_ops.lineage.episodes import picture, table
 from vla_ops.lineage.names import Stage, code_version
 from vla_ops.lineage.semantics import say_contradictions, semantic_check_specs, semantic_checks
+from vla_ops.lineage.tables import picture, table
 from vla_ops.norm_stats import Provenance
 
 COMPLETE = "holds_every_usable_episode"

@@ -8,8 +8,8 @@ from pydantic import Field
 from vla_ops.episodes.look import Look, look_at
 from vla_ops.episodes.rerun_log import RRD
 from vla_ops.errors import VlaOpsError
-from vla_ops.lineage.episodes import picture
 from vla_ops.lineage.names import Stage
+from vla_ops.lineage.tables import picture
 
 
 class LookConfig(dg.Config):
@@ -29,7 +29,7 @@ def look_job(stage: Stage) -> dg.JobDefinition:
         except VlaOpsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.log.info(look.facts)
-        partition = look.episode.meta.recording
+        partition = stage.partition_of(look.episode.meta.recording)
         context.log_event(dg.AssetObservation(stage.key("episodes"), partition=partition, metadata=_metadata(look)))
 
     @dg.job(

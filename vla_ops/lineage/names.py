@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from vla_ops.episodes.store import RobotStore
+from vla_ops.recordings.partitions import by_partition, partition_of
 from vla_ops.robot import fingerprint
 from vla_ops.robot_file import Robot
 
@@ -18,6 +20,7 @@ CODE_VERSION = 1
 # Tags from which Dagster computes staleness (dagster._core.definitions.data_version). They are written by hand for events of single
 # partitions, because a run that converts whatever is new has no partition of its own.
 DATA_VERSION = "dagster/data_version"
+MADE_BY = "dagster/code_version"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Stage:
 
     @classmethod
     def of(cls, robot: Robot) -> Stage:
-        """The stage of `robot`, with one dynamic partition a recording."""
+        """The stage of `robot`, with one dynamic partition a recording, folder or day."""
         return cls(robot, dg.DynamicPartitionsDefinition(name=f"{robot.name}_recordings"))
 
     @property
@@ -40,6 +43,19 @@ class Stage:
     def key(self, name: str) -> dg.AssetKey:
         """`<robot>/<name>`."""
         return dg.AssetKey([self.robot.name, name])
+
+    def partition_of(self, recording: str) -> str:
+        """The partition of a recording."""
+        return partition_of(recording, self.robot.spec.recordings.partition_by)
+
+    def by_partition(self, recordings: Iterable[str]) -> dict[str, list[str]]:
+        """Partition -> its recordings."""
+        return by_partition(recordings, self.robot.spec.recordings.partition_by)
+
+    @property
+    def is_by_recording(self) -> bool:
+        """Whether each recording is a partition of its own."""
+        return self.robot.spec.recordings.partition_by == "file"
 
     @property
     def folder(self) -> Path:
@@ -54,7 +70,7 @@ def code_version(read_of_the_spec: Any) -> str:
 
 def provenance(data_version: str, made_by: str, inputs: dict[dg.AssetKey, tuple[str, int | None]]) -> dict[str, str]:
     """Tags that tell Dagster a partition's data version, the code version it was made by, and input -> (data version, event id)."""
-    tags = {DATA_VERSION: data_version, "dagster/code_version": made_by, "dagster/data_version_is_user_provided": "true"}
+    tags = {DATA_VERSION: data_version, MADE_BY: made_by, "dagster/data_version_is_user_provided": "true"}
     for key, (version, event) in inputs.items():
         tags[f"dagster/input_data_version/{key.to_user_string()}"] = version
         tags[f"dagster/input_event_pointer/{key.to_user_string()}"] = "NULL" if event is None else str(event)

@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from vla_ops.episodes.plan import quarantine_reasons
-from vla_ops.lineage.episodes import table
 from vla_ops.lineage.names import Stage, code_version
+from vla_ops.lineage.tables import table
 from vla_ops.norm_stats import NormStats, Provenance, narrow_dimensions
 from vla_ops.norm_stats.refresh import refresh_norm_stats
 from vla_ops.norm_stats.table import COLUMNS, stats_rows

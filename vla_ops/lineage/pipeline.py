@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from vla_ops.lineage.as_written import as_written
 from vla_ops.lineage.episodes import episodes_asset
 from vla_ops.lineage.lerobot_v3 import lerobot_v3_asset
 from vla_ops.lineage.look import look_job
@@ -16,6 +17,8 @@ from vla_ops.lineage.names import Stage
 from vla_ops.lineage.norm_stats import norm_stats_asset
 from vla_ops.lineage.recordings import reconvert_schedule, recordings_asset, recordings_sensor
 from vla_ops.lineage.scaffold import RobotScaffolder
+from vla_ops.lineage.torch_policy import torch_policy_assets
+from vla_ops.lineage.training import checkpoint_assets, train_jobs, train_tags
 from vla_ops.lineage.views import view_assets
 from vla_ops.robot import RobotSpec
 from vla_ops.robot_file import Robot, load_robot
@@ -31,7 +34,7 @@ class RobotPipeline(dg.Component):
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """The YAML's `attributes`, described by the schema of RobotSpec."""
-        return _AsWritten
+        return as_written(RobotSpec)
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:  # noqa: ARG003 - Dagster calls it so
@@ -44,31 +47,33 @@ class RobotPipeline(dg.Component):
         return robot_definitions(self.robot)
 
 
-class _AsWritten(BaseModel):
-    """Takes any attributes, since Dagster's own check of them stops at the first mistake and cannot name its line everywhere."""
-
-    model_config = ConfigDict(extra="allow")
-
-    @classmethod
-    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
-        """The schema of RobotSpec, for `dg check yaml`, the documentation and editors."""
-        return RobotSpec.model_json_schema(*args, **options)
-
-
 def robot_definitions(robot: Robot) -> dg.Definitions:
     """Everything Dagster knows of one robot."""
     stage = Stage.of(robot)
     data = [episodes_asset(stage), lerobot_v3_asset(stage), *view_assets(stage), norm_stats_asset(stage)]
-    everything = dg.AssetSelection.assets(*(asset.key for asset in data))
-    common: dict[str, Any] = {"executor_def": dg.in_process_executor, "tags": {"vla_ops/robot": robot.name, "vla_ops/ingest": robot.name}}
+    checkpoints = checkpoint_assets(robot)
+    policies = torch_policy_assets(robot)
+    ingest: dict[str, str] = {"vla_ops/robot": robot.name, "vla_ops/ingest": robot.name}
     jobs = [
         dg.define_asset_job(
-            f"{robot.name}_ingest", everything, description="Convert new and changed recordings; datasets and norm stats.", **common
+            f"{robot.name}_ingest",
+            dg.AssetSelection.assets(*(asset.key for asset in data)),
+            description="Convert new and changed recordings; datasets and norm stats.",
+            executor_def=dg.in_process_executor,
+            tags=ingest,
         ),
-        dg.define_asset_job(f"{robot.name}_all", everything, description="The whole lineage of the robot.", **common),
+        dg.define_asset_job(
+            f"{robot.name}_all",
+            dg.AssetSelection.assets(*(asset.key for asset in [*data, *checkpoints, *policies])),
+            description="The whole lineage of the robot.",
+            executor_def=dg.in_process_executor,
+            # New recordings do not wait for hours until it has trained.
+            tags=train_tags(robot.name) if checkpoints else ingest,
+        ),
+        *train_jobs(robot, checkpoints),
     ]
     return dg.Definitions(
-        assets=[recordings_asset(stage), *data],
+        assets=[recordings_asset(stage), *data, *checkpoints, *policies],
         jobs=[*jobs, look_job(stage)],
         sensors=[recordings_sensor(stage, f"{robot.name}_ingest")],
         schedules=[reconvert_schedule(stage, f"{robot.name}_ingest")] if robot.spec.reconvert else [],

@@ -1,14 +1,14 @@
-"""`<robot>/recordings`: what the robot wrote, one partition a recording, observed and never changed."""
-
-import json
-from collections.abc import Iterable, Iterator, Mapping
+"""`<robot>/recordings`: what the robot wrote, one partition a recording, folder or day, observed and never changed."""
 
 import dagster as dg
 
-from vla_ops.episodes.plan import observe, stored_ids
+from vla_ops.episodes.plan import observe
+from vla_ops.episodes.store_walk import stored_ids
 from vla_ops.files import holder
-from vla_ops.lineage.names import DATA_VERSION, Stage
-from vla_ops.recordings.discover import RecordingFile, list_recordings
+from vla_ops.lineage.names import Stage
+from vla_ops.lineage.partitions import Said, sync_partitions, versions_of_recordings
+from vla_ops.lineage.sensor_cursor import Listing, is_old
+from vla_ops.recordings.discover import list_recordings
 
 TICK_S = 30
 # Not STARTED: a run that was killed may be called that for ever. What really converts holds the robot's store.
@@ -16,7 +16,7 @@ _WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.Dags
 
 
 def recordings_asset(stage: Stage) -> dg.SourceAsset:
-    """The observable asset: *Observe* in the UI lists the recordings and records their content versions."""
+    """The observable asset: *Observe* in the UI lists the recordings and records the content versions that are new."""
     spec = stage.robot.spec.recordings
 
     @dg.observable_source_asset(
@@ -24,38 +24,25 @@ def recordings_asset(stage: Stage) -> dg.SourceAsset:
         partitions_def=stage.partitions,
         group_name=stage.robot.name,
         description=f"Raw {spec.format} recordings matching {spec.pattern}, versioned by content.",
-        metadata={"uri": stage.robot.recordings_uri, "pattern": spec.pattern, "format": spec.format},
+        metadata={"uri": stage.robot.recordings_uri, "pattern": spec.pattern, "format": spec.format, "partition_by": spec.partition_by},
         tags={"dagster/kind/file": ""},
     )
     def recordings(context: dg.AssetExecutionContext) -> dg.DataVersionsByPartition:
         seen = observe(stage.robot, stage.store)
         sync_partitions(context.instance, stage, [file.id for file, _ in seen])
-        return dg.DataVersionsByPartition({file.id: version for file, version in seen if version})
+        versions = versions_of_recordings(stage, {file.id: version for file, version in seen})
+        # An event for each of 100,000 partitions would take more than an hour, every time.
+        known = Said.of_recordings(context.instance, stage).versions
+        return dg.DataVersionsByPartition({key: version for key, version in versions.items() if known.get(key) != version})
 
     return recordings
-
-
-def sync_partitions(instance: dg.DagsterInstance, stage: Stage, ids: Iterable[str]) -> None:
-    """Make the dynamic partitions those of the recordings that are there."""
-    name = str(stage.partitions.name)
-    wanted, known = set(ids), set(instance.get_dynamic_partitions(name))
-    if wanted - known:
-        instance.add_dynamic_partitions(name, sorted(wanted - known))
-    for gone in known - wanted:
-        instance.delete_dynamic_partition(name, gone)
-
-
-def observations(stage: Stage, versions: Mapping[str, str]) -> Iterator[dg.AssetObservation]:
-    """One observation for each recording of `versions` (id -> content version)."""
-    for recording, version in versions.items():
-        yield dg.AssetObservation(stage.key("recordings"), partition=recording, tags={DATA_VERSION: version})
 
 
 def recordings_sensor(stage: Stage, job_name: str) -> dg.SensorDefinition:
     """Start the ingest job when a recording is new, changed or gone. One run for all of them.
 
-    A tick costs one listing: the cursor holds the listing's own stamps, no recording is read, and files that someone may
-    still be writing do not count until they are old enough.
+    A tick with nothing new costs one listing and one comparison: the cursor is a digest of the listing, no recording is read, and
+    files that someone may still be writing do not count until they are old enough.
     """
 
     @dg.sensor(
@@ -67,21 +54,19 @@ def recordings_sensor(stage: Stage, job_name: str) -> dg.SensorDefinition:
     def new_recordings(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if busy := holder(stage.store.root) or waiting_run(context.instance, job_name):
             return dg.SkipReason(f"{busy} converts the recordings; what has come since is looked at after it")
-        spec = stage.robot.spec.recordings
-        files = list_recordings(stage.robot.recordings_uri, spec.pattern)
-        settled = [file for file in files if file.is_settled(spec.settle_s)]
-        waiting = len(files) - len(settled)
-        now, before = _digests(settled), json.loads(context.cursor or "{}")
-        if now == before:
-            still = f"; {waiting} still being written" if waiting else ""
-            return dg.SkipReason(f"{len(files)} recordings, nothing new or changed{still}")
-        changed = [key for key, stamp in now.items() if before.get(key) != stamp]
-        gone = [key for key in before if key not in {file.id for file in files}]
+        spec, cursor = stage.robot.spec.recordings, context.cursor
+        now = Listing.of(list_recordings(stage.robot.recordings_uri, spec.pattern), spec.settle_s)
+        if now.is_at(cursor):
+            if is_old(cursor):
+                context.update_cursor(now.cursor)
+            still = f"; {len(now.waiting)} still being written" if now.waiting else ""
+            return dg.SkipReason(f"{now.count} recordings, nothing new or changed{still}")
+        changed, gone = now.since(cursor, stage.store)
         if not changed and not gone:
-            return dg.SkipReason(f"{waiting} recordings are being rewritten; waiting until they are {spec.settle_s:g} s old")
+            return dg.SkipReason(f"{len(now.waiting)} recordings are being rewritten; waiting until they are {spec.settle_s:g} s old")
         context.log.info(f"{len(changed)} new or changed: {', '.join(changed[:10])}; {len(gone)} gone: {', '.join(gone[:10])}")
         run = dg.RunRequest(tags={"vla_ops/new_or_changed": str(len(changed)), "vla_ops/gone": str(len(gone))})
-        return dg.SensorResult(run_requests=[run], cursor=json.dumps(now))
+        return dg.SensorResult(run_requests=[run], cursor=now.cursor)
 
     return new_recordings
 
@@ -90,18 +75,6 @@ def waiting_run(instance: dg.DagsterInstance, job_name: str) -> str | None:
     """A run of the job that is about to start."""
     runs = instance.get_runs(filters=dg.RunsFilter(job_name=job_name, statuses=_WAITING), limit=1)
     return f"run {runs[0].run_id[:8]} of {job_name}" if runs else None
-
-
-def _digests(files: list[RecordingFile]) -> dict[str, str]:
-    """Id -> a short stamp; a cursor is stored whole at every change."""
-    return {file.id: f"{file.size}:{hash_stamp(file.stamp)}" for file in files}
-
-
-def hash_stamp(stamp: str) -> str:
-    """Eight hex digits of a listing's stamp."""
-    import zlib
-
-    return f"{zlib.crc32(stamp.encode()):08x}"
 
 
 def reconvert_schedule(stage: Stage, job_name: str) -> dg.ScheduleDefinition:

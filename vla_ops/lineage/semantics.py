@@ -9,8 +9,8 @@ import dagster as dg
 
 from vla_ops.datasets.judged import Judged
 from vla_ops.episodes.semantics import JUDGES, Verdict, contradictions
-from vla_ops.lineage.episodes import picture, table
 from vla_ops.lineage.names import Stage
+from vla_ops.lineage.tables import picture, table
 from vla_ops.robot import RobotSpec
 from vla_ops.spec import ChecksSpec
 

@@ -14,6 +14,7 @@ import yaml
 from vla_ops.episodes.store import RobotStore
 from vla_ops.lineage.pipeline import robot_definitions
 from vla_ops.robot_file import Robot, load_robot
+from vla_ops_tests.episodes.ingesting import convert_in_this_process
 
 ALOHA = Path(__file__).resolve().parents[2] / "robots" / "aloha_sim"
 
@@ -65,6 +66,7 @@ class Lineage:
 @pytest.fixture
 def lineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lineage]:
     monkeypatch.setenv("VLA_OPS_HOME", str(tmp_path / "home"))
+    convert_in_this_process(monkeypatch)
     folder = tmp_path / "arm"
     (folder / "recordings").mkdir(parents=True)
     document = yaml.safe_load((ALOHA / "defs.yaml").read_text())

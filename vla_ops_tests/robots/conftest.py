@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vla_ops_tests.episodes.ingesting import convert_in_this_process
 from vla_ops_tests.robots.shipped import Shipped
 
 
@@ -14,5 +15,5 @@ from vla_ops_tests.robots.shipped import Shipped
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Shipped]:
     """Make the robot of a name, without recordings yet."""
     monkeypatch.setenv("VLA_OPS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("VLA_OPS_WORKERS", "1")
+    convert_in_this_process(monkeypatch)
     return lambda name: Shipped(name, tmp_path)

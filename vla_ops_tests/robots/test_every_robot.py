@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from vla_ops.defs_file import component_of
+from vla_ops.mixture_file import COMPONENT_TYPE as MIXTURE
+from vla_ops.mixture_file import load_mixture
 from vla_ops.robot_file import load_robot
 from vla_ops_tests.robots.shipped import ROBOTS
 from vla_ops_tests.robots.variants import header
 
-NAMES = sorted(path.parent.name for path in ROBOTS.glob("*/defs.yaml"))
+SHIPPED = sorted(path.parent.name for path in ROBOTS.glob("*/defs.yaml"))
+MIXTURES = [name for name in SHIPPED if component_of(ROBOTS / name) == MIXTURE]
+NAMES = [name for name in SHIPPED if name not in MIXTURES]
 OURS = {
     "aloha_real", "realman_single", "realman_dual", "piper", "piper_dual",
     "flexiv_qpos", "flexiv_pose", "flexiv_bimanual", "flexiv_bimanual_zarr",
@@ -27,7 +32,15 @@ def test_it_loads_and_is_named_after_its_folder(name: str) -> None:
     robot = load_robot(ROBOTS / name)
     assert robot.name == name
     assert len(robot.spec.delta_mask) == len(robot.spec.action_dims)
-    assert Path(robot.recordings_uri).parent == ROBOTS / name or "://" in robot.recordings_uri or robot.spec.recordings.uri.startswith("/")
+    assert Path(robot.recordings_uri).parent.parent == ROBOTS or "://" in robot.recordings_uri or robot.spec.recordings.uri.startswith("/")
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_loads_and_its_header_says_what_a_person_needs(name: str) -> None:
+    assert load_mixture(ROBOTS / name).name == name
+    said = header(ROBOTS / name / "defs.yaml")
+    for words in ("Expected", "Check with: vla-ops status", "A good run shows:"):
+        assert words in said, f"{name}: the header lacks {words!r}"
 
 
 @pytest.mark.parametrize("name", NAMES)
