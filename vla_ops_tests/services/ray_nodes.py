@@ -107,11 +107,16 @@ def ray_nodes(*, cpus: int = 1) -> Iterator[RayNodes]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # With gRPC's own handling of forks, two of three client servers (`ray://`) do not come up on a loaded machine.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    # Ray's workers yield to all else by default: beside a busy process of these two cores they come to nothing.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import ray
         from ray.cluster_utils import Cluster
 
         (port,) = free_ports(1)
+        # It notes its address there, and only `ray.init` and `ray start` make the folder.
+        Path(ray._common.utils.get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
         head = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": 80 * 2**20, "ray_client_server_port": port}
         # Sockets have short paths; pytest's folders are too deep for them.
         with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:

@@ -112,6 +112,8 @@ class _Run:
     # Ray's references of what is handed over, and of what is being taken from the staging folder.
     handed: dict[Any, _Task] = field(default_factory=dict)
     taken: dict[Future[None], tuple[_Task, Conversion]] = field(default_factory=dict)
+    # Ray's reference of what the mailbox was asked for and has not answered yet.
+    asked: Any = None
     # Since when no node of the cluster has enough cores.
     too_small_since_s: float | None = None
 
@@ -222,10 +224,16 @@ class _Run:
                 yield Frames(tasks[name].file.id, frames, fraction)
 
     def _letters(self) -> dict[str, tuple[str, int, float]]:
+        # What a late answer took out of the mailbox is nowhere else: it is waited for again.
+        self.asked = self.asked or self.mailbox.take.remote()
         try:
-            return self.ray.get(self.mailbox.take.remote(), timeout=_HEARTBEAT_EVERY_S)
+            letters = self.ray.get(self.asked, timeout=_HEARTBEAT_EVERY_S)
+        except self.ray.exceptions.GetTimeoutError:
+            return {}
         except self.ray.exceptions.RayError:
-            return {}  # It is being restarted on another node, or slow; outcomes do not go through it.
+            letters = {}  # It is being restarted on another node; outcomes do not go through it.
+        self.asked = None
+        return letters
 
     def _refuse_small_cluster(self) -> None:
         """Raise ClusterError if for too long no node has as many cores as a recording takes."""

@@ -49,7 +49,7 @@ def kill_in_the_middle(
     for event in events_of(workers, robot, store):
         if not isinstance(event, Frames):
             outcomes[event.recording] = event
-        elif event.frames and event.fraction < 0.9 and not lost:
+        elif 0 < event.fraction < 0.9 and not lost:
             for node in [node for node in nodes if set(workers_on(store, event.recording)) & set(node.pids)]:
                 lost = event.recording
                 node.kill()
