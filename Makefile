@@ -8,6 +8,8 @@ PYENV_312 := $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))
 ifneq ($(PYENV_312),)
 export UV_PYTHON ?= $(PYENV_312)
 endif
+# The oldest that vla-ops-client is tested in.
+export VLA_OPS_OLDEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.8*/bin/python))
 export PATH := $(HOME)/.local/bin:$(PATH)
 export DAGSTER_HOME := $(CURDIR)
 export UV_COMPILE_BYTECODE := 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla_ops.errors import CheckpointError, ParityError
 from vla_ops.export.adapter import CONFIG, PREFIX, WEIGHTS
-from vla_ops.export.torch_side import opened_weights
+from vla_ops.policies.torch_weights import opened_weights
 
 if TYPE_CHECKING:
     import torch
@@ -17,11 +18,9 @@ _NAME = "default"
 
 def require_peft() -> None:
     """Raise CheckpointError, saying how to install it, where there is no PEFT."""
-    try:
-        import peft  # noqa: F401
-    except ImportError as error:
+    if importlib.util.find_spec("peft") is None:
         todo = "Install it: uv sync --extra policies. Or export with --lora merge, which needs nothing more."
-        raise CheckpointError("a LoRA adapter needs PEFT, which is not installed", todo=todo) from error
+        raise CheckpointError("a LoRA adapter needs PEFT, which is not installed", todo=todo)
 
 
 def adapter_config(folder: Path) -> Any:

@@ -18,6 +18,7 @@ from vla_ops.export.source import config_from
 from vla_ops.models.config import GEMMA, GemmaConfig, ModelConfig, SiglipConfig
 from vla_ops.policies import PolicyStats, PolicyTransforms, read_stats
 from vla_ops.policies.normalize import Numbers
+from vla_ops.policies.torch_weights import opened_weights
 from vla_ops.training.recipe import Recipe
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -129,8 +130,6 @@ def _lerobots(config: Mapping[str, Any]) -> ModelConfig:
 
 
 def _openpis(config: Mapping[str, Any], weights: Path) -> ModelConfig:
-    from vla_ops.export.torch_side import opened_weights
-
     with opened_weights(weights) as stored:
         family = "pi05" if "time_mlp_in.weight" in set(stored.keys()) else "pi0"
     try:

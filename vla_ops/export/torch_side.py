@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vla_ops.errors import CheckpointError, ParityError
+from vla_ops.errors import ParityError
 from vla_ops.export.jax_side import Float32, Outputs
 from vla_ops.export.lerobot_sizes import other_sizes, variants_of
 from vla_ops.export.plan import Precision
@@ -18,6 +18,7 @@ from vla_ops.export.samples import Samples
 from vla_ops.export.table import EMBEDDING, TIED
 from vla_ops.models.config import ModelConfig
 from vla_ops.policies.real_time import Guide
+from vla_ops.policies.torch_weights import difference, opened_weights
 
 if TYPE_CHECKING:
     import torch
@@ -58,16 +59,6 @@ def build_model(config: ModelConfig, architecture: Architecture, precision: Prec
         return (PI05Pytorch if config.pi05 else PI0Pytorch)(lerobot_config(config, architecture, precision)).eval()
 
 
-def opened_weights(file: Path) -> Any:
-    """A model.safetensors, opened for PyTorch. Raise CheckpointError for one that is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(file, "pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError("the weights cannot be read", file=file, found=str(error), todo="Copy or export them again.") from error
-
-
 def load_weights(model: torch.nn.Module, file: Path) -> None:
     """Copy every tensor of a model.safetensors, of either layout, into the model. Raise ParityError for one too many or too few."""
     import torch
@@ -88,23 +79,15 @@ def require_same_tensors(state: Mapping[str, torch.Tensor], file: Path) -> int:
 
     LeRobot's `from_pretrained` prints what goes wrong and returns a model of random weights: this is what finds it out. Raise ParityError.
     """
-    import torch
-
     state = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
     with opened_weights(file) as stored:
         names = {name.removeprefix(_PREFIX): name for name in sorted(stored.keys())}
         _require_same_names(names, state, file)
         for name, tensor in state.items():
             there = stored.get_tensor(names[name] if name in names else names[TIED if name == EMBEDDING else EMBEDDING])
-            if tensor.shape != there.shape or not torch.equal(tensor.cpu(), there.to(tensor.dtype)):
-                raise ParityError(
-                    "the loaded model has not the weights of the file",
-                    file=file,
-                    array=name,
-                    found=f"{tensor.dtype}{list(tensor.shape)}",
-                    expected=f"the {there.dtype}{list(there.shape)} of the file",
-                    todo="It was not loaded: look at what the loader printed.",
-                )
+            if differing := difference(tensor, there):
+                todo = "It was not loaded: look at what the loader printed."
+                raise ParityError("the loaded model has not the weights of the file", file=file, array=name, todo=todo, **differing)
     return len(state)
 
 
@@ -174,7 +157,10 @@ def _watched(model: Any) -> Iterator[dict[str, list[Any]]]:
     seen: dict[str, list[Any]] = {}
 
     def watch(name: str) -> Any:
-        return lambda module, given, output: seen.setdefault(name, []).append(output[0] if isinstance(output, tuple) else output)  # noqa: ARG005
+        def note(_module: Any, _given: Any, output: Any) -> None:
+            seen.setdefault(name, []).append(output[0] if isinstance(output, tuple) else output)
+
+        return note
 
     def watch_suffix(*given: Any, **more: Any) -> Any:
         embedded = original(*given, **more)

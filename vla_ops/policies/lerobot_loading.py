@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vla_ops.errors import CheckpointError, PolicyError
 from vla_ops.policies.lerobot_folder import CONFIG, LeRobotFolder
+from vla_ops.policies.torch_weights import difference, opened_weights
 
 if TYPE_CHECKING:
     import torch
@@ -62,23 +63,11 @@ def load_model(there: LeRobotFolder) -> LeRobotModel:
     return LeRobotModel(policy.eval(), preprocess, postprocess, torch.device(device))
 
 
-def opened_weights(file: Path) -> Any:
-    """A model.safetensors, opened for PyTorch. Raise CheckpointError for one that is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(file, "pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError("the weights cannot be read", file=file, found=str(error), todo="Copy or export them again.") from error
-
-
 def require_same_weights(state: Mapping[str, torch.Tensor], file: Path, names: set[str]) -> None:
     """Compare every tensor of a loaded policy with the file, bit for bit in the policy's dtype. Raise CheckpointError.
 
     LeRobot only logs what it does not find, or prints it and goes on with random weights.
     """
-    import torch
-
     # openpi's own names are LeRobot's without the prefix.
     stored_as = {(name if name in state else f"{_PREFIX}{name}"): name for name in names}
     # Of tensors that are one in memory the file has one.
@@ -93,15 +82,9 @@ def require_same_weights(state: Mapping[str, torch.Tensor], file: Path, names: s
     with opened_weights(file) as stored:
         for name, source in stored_as.items():
             tensor, there = state[name], stored.get_tensor(source)
-            if tensor.shape != there.shape or not torch.equal(tensor.cpu(), there.to(tensor.dtype)):
-                raise CheckpointError(
-                    "the loaded policy has not the weights of the file",
-                    file=file,
-                    array=name,
-                    found=f"{tensor.dtype}{list(tensor.shape)}",
-                    expected=f"the {there.dtype}{list(there.shape)} of the file",
-                    todo="It was not loaded: look at what LeRobot printed.",
-                )
+            if differing := difference(tensor, there):
+                todo = "It was not loaded: look at what LeRobot printed."
+                raise CheckpointError("the loaded policy has not the weights of the file", file=file, array=name, todo=todo, **differing)
 
 
 def _tokenizer(there: LeRobotFolder) -> dict[str, dict[str, Any]]:

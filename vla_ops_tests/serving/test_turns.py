@@ -105,7 +105,8 @@ def test_one_who_comes_before_the_first_is_begun_finds_as_much_room() -> None:
 
 
 def test_with_no_room_to_wait_one_after_another_is_answered() -> None:
-    waiting_turns(nothing, "", most_waiting=0)
+    _, computing = waiting_turns(nothing, "", most_waiting=0)
+    assert computing.rounds == [["first"], ["later"]]
 
 
 def test_a_request_that_waited_too_long_or_was_given_up_leaves_the_others_their_turn() -> None:
