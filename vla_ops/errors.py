@@ -22,6 +22,7 @@
     ├── PolicyError            a checkpoint cannot be run as asked, or does not compute what was trained
     ├── RequestError           a client's message cannot be answered     -> send what the message says is expected
     ├── TrainingError          a training cannot start or go on as asked: a loss that is not a number, another recipe than the run's
+    ├── PublishError           something cannot be published, or what was published is not what its manifest says
     ├── FetchError             a file from elsewhere cannot be had, or is not the one that was asked for
     ├── StoreError             VLA_OPS_HOME cannot be written
     └── ClusterError           the machines that are to convert cannot be used -> look at `conversion` in the YAML, and at the cluster
@@ -152,6 +153,10 @@ class PolicyError(VlaOpsError, RuntimeError):
 
 class RequestError(VlaOpsError, ValueError):
     """A client's message is none, is too large, or cannot be answered now."""
+
+
+class PublishError(VlaOpsError):
+    """Something cannot be published, or what was published is not what its manifest says."""
 
 
 class FetchError(VlaOpsError, OSError):

@@ -1,0 +1,70 @@
+"""What a place for publications must do. Names are relative to the store's URI, with slashes.
+
+A file gets its name when it is whole, and what it holds is asked of the store, not believed: `differs` reads it back as cheaply as
+the store allows. A pointer is a small file that is only replaced by who has seen what it was before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from vla_ops.publishing.hashing import HashedFile
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What a pointer said, and the store's mark of it, for who would replace it."""
+
+    content: bytes
+    mark: str
+
+
+class Store(Protocol):
+    """A folder of publications. Methods may be called from several threads; each raises PublishError saying what to do.
+
+    What passes by itself (a busy server, a broken connection) is tried again within the call.
+    """
+
+    @property
+    def uri(self) -> str:
+        """Where it is, for messages and manifests: never with a password, a token or a signature."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """How many calls at once it is best used with."""
+        ...
+
+    def check(self) -> None:
+        """Raise PublishError where it cannot be written, before anything is read or hashed for it."""
+        ...
+
+    def listed(self, folder: str) -> Mapping[str, int]:
+        """Size in bytes of every file below a folder, by name relative to it. Empty where there is none."""
+        ...
+
+    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None]) -> None:
+        """Make `name` the content of `file`: whole or not at all, and going on with what a killed call left there.
+
+        `like` is another name in the store with the same content, which may be copied instead. `sent` hears of bytes as they go.
+        Raise PublishError for a file that is not what it was when it was hashed.
+        """
+        ...
+
+    def differs(self, name: str, file: HashedFile) -> str | None:
+        """In which way what the store has under `name` is not `file`; None where it is the same, byte for byte."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a small file, None where there is none."""
+        ...
+
+    def pointer(self, name: str) -> Pointer | None:
+        """What a pointer says now, None where there is none yet."""
+        ...
+
+    def point(self, name: str, content: bytes, *, seen: Pointer | None) -> bool:
+        """Replace a pointer, or make the first with `seen` None. False, and nothing done, where it is not what was seen any more."""
+        ...
