@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 from vla_ops.cli_dataset import Dataset
 from vla_ops.cli_export import Export
 from vla_ops.cli_named import named_mixture, named_robot, robots_folder
+from vla_ops.cli_publish import Lineage, Policies, Publish
 from vla_ops.cli_serve import Serve
 from vla_ops.cli_train import Train, trainings_of
 from vla_ops.errors import DatasetError, StatsMismatchError, VlaOpsError
@@ -223,6 +224,9 @@ type Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Status, tyro.conf.subcommand("status")]
     | Annotated[Dataset, tyro.conf.subcommand("dataset")]
+    | Annotated[Publish, tyro.conf.subcommand("publish")]
+    | Annotated[Policies, tyro.conf.subcommand("policies")]
+    | Annotated[Lineage, tyro.conf.subcommand("lineage")]
 )
 
 

@@ -13,7 +13,7 @@ import tyro
 
 from vla_ops.cli_named import named_robot
 from vla_ops.cli_train import parsed
-from vla_ops.errors import PolicyError, SpecError
+from vla_ops.errors import FetchError, PolicyError, SpecError
 
 if TYPE_CHECKING:
     from vla_ops.episodes.store import RobotStore
@@ -37,7 +37,8 @@ class Serve:
     """
 
     policy: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[RUN_OR_CHECKPOINT]")] = None
-    """ROBOT/TRAINING[/RUN][@best|@STEP], or a checkpoint by path, gs://, s3://, hf:// or https://."""
+    """ROBOT/TRAINING[/RUN][@best|@STEP], what `vla-ops publish` published (URI or URI@VERSION), or a checkpoint by path, gs://, s3://,
+    hf:// or https://."""
     checkpoint: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
     """The same, where it reads better: `--robot piper --checkpoint gs://openpi-assets/checkpoints/pi05_base`."""
     source: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
@@ -131,7 +132,18 @@ class Serve:
             raise PolicyError("--norm-stats, --norm-stats-from, --dims and --set are for --robot", todo="A run says these itself.")
         rules = RealTime(self.guidance_weight, self.guidance == "paper") if self.real_time else None
         options = BackendOptions(dtype=self.dtype, sampling_steps=self.sampling_steps, batch_sizes=batches(self.max_batch), real_time=rules)
-        return Policy.load(self._uri, home=home(), backend=self.backend, options=options, seed=self.seed, say=_say, **given)
+        return Policy.load(self._pulled(home()), home=home(), backend=self.backend, options=options, seed=self.seed, say=_say, **given)
+
+    def _pulled(self, home: Path) -> str:
+        """What is to be served; of a publication the folder that it was brought to, and compared with its manifest."""
+        from vla_ops.publishing.pull import published_at, pull
+
+        try:
+            version = published_at(self._uri)
+        except FetchError:
+            # Whoever loads it says what is wrong with the place, or has a copy.
+            return self._uri
+        return self._uri if version is None else str(pull(version, home / "cache" / "published", say=_say))
 
     @property
     def _uri(self) -> str:

@@ -1,1 +1,32 @@
 """Where publications are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vla_ops.checkpoints.remote import local_path
+from vla_ops.errors import PublishError
+from vla_ops.publishing.secrets import without_secrets
+from vla_ops.publishing.stores.base import Store
+from vla_ops.publishing.stores.local import LocalStore
+
+__all__ = ["LocalStore", "Store", "store_at"]
+
+
+def store_at(uri: str, **options: Any) -> Store:
+    """The store that a URI names: s3://BUCKET/PREFIX, whose `options` are those of S3Options, or a folder, which has none.
+
+    Raise PublishError for another kind of URI.
+    """
+    if uri.startswith("s3://"):
+        from vla_ops.publishing.stores.s3 import S3Options, S3Store
+
+        return S3Store(uri, options=S3Options(**options))
+    folder = local_path(uri)
+    if folder is None:
+        todo = "Give s3://BUCKET/PREFIX, or a folder."
+        raise PublishError("nothing can be published to this kind of place", file=without_secrets(uri), todo=todo)
+    if options:
+        todo = "Leave these out: they are for s3://."
+        raise PublishError("a folder has no such options", file=folder, found=", ".join(options), todo=todo)
+    return LocalStore(folder.absolute())

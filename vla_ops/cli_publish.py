@@ -1,0 +1,147 @@
+"""`vla-ops publish`, `policies` and `lineage`: what is uploaded, what is there, and what it was made of."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from vla_ops.errors import PublishError
+
+if TYPE_CHECKING:
+    from vla_ops.publishing.manifest import Manifest
+    from vla_ops.publishing.pull import Version
+    from vla_ops.publishing.stores.base import Store
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Upload a checkpoint, an export or a dataset version, read it back, and only then point to it.
+
+    What is published twice is uploaded once, an interrupted upload goes on where it ended, and no version is ever written to again.
+    """
+
+    source: tyro.conf.Positional[str]
+    """ROBOT/TRAINING (its last checkpoint; @best or @STEP behind it for another), or the folder of a checkpoint, export or dataset."""
+    to: tyro.conf.Positional[str]
+    """Where publications are kept: s3://BUCKET/PREFIX, or a folder."""
+    name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Below it. Default: ROBOT/TRAINING, with `_torch_LAYOUT` for an export, or ROBOT/VIEW for a dataset."""
+    to_resume: bool = False
+    """Of a checkpoint also what is needed to go on training from it, which is twice its size."""
+    endpoint: str | None = None
+    """Of an S3-compatible store that is not Amazon's. Default: AWS_ENDPOINT_URL."""
+    profile: str | None = None
+    """Of the AWS configuration. Keys come from there or the environment, never from here."""
+    region: str | None = None
+    """Of the bucket, where the configuration does not say it."""
+    acl: str | None = None
+    """Canned ACL of the objects, such as `bucket-owner-full-control`."""
+    storage_class: str | None = None
+    """Such as `STANDARD_IA`."""
+    sse: str | None = None
+    """Encryption by the store: `AES256` or `aws:kms`."""
+    max_bandwidth_mb_s: float | None = None
+    """Send no faster than this."""
+
+    def run(self) -> int:
+        """Publish, and say where it is."""
+        from vla_ops.checkpoints.sources import locate
+        from vla_ops.episodes.store import home
+        from vla_ops.publishing.package import package_at
+        from vla_ops.publishing.publish import publish
+
+        package = package_at(locate(self.source, home(), say=_say), name=self.name, to_resume=self.to_resume)
+        done = publish(package, self._store(), work=home() / "publications", say=_say)
+        sent = f"{done.bytes_sent / 1e6:.1f} MB sent" if done.bytes_sent else "nothing had to be sent"
+        sys.stdout.write(f"{done.uri}@{done.manifest.version}\n")
+        _say(f"{len(done.manifest.files)} files, {done.manifest.total_bytes / 1e6:.1f} MB, {sent} in {done.seconds:.1f} s")
+        return 0
+
+    def _store(self) -> Store:
+        from vla_ops.publishing.stores import store_at
+
+        given = {key: getattr(self, key) for key in ("endpoint", "profile", "region", "acl", "storage_class", "sse", "max_bandwidth_mb_s")}
+        return store_at(self.to, **{key: value for key, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Policies:
+    """List what is published below a place: what it is, its numbers, and how old it is. Exit code 2 if something cannot be read."""
+
+    uri: tyro.conf.Positional[str]
+    """s3://BUCKET/PREFIX, or a folder."""
+
+    def run(self) -> int:
+        """Print a table."""
+        from rich.console import Console
+
+        from vla_ops.publishing.registry import publications
+
+        found = list(publications(self.uri))
+        if not found:
+            raise PublishError("nothing is published below it", file=self.uri, todo="Check the address, or publish: vla-ops publish.")
+        broken = [each for each in found if isinstance(each, PublishError)]
+        Console(width=None if sys.stdout.isatty() else 200).print(_table([each for each in found if not isinstance(each, PublishError)]))
+        for error in broken:
+            _say(f"vla-ops: {error}")
+        return 2 if broken else 0
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Print what a published version was made of, back to the hashes of the recordings, and what has changed since on this machine."""
+
+    uri: tyro.conf.Positional[str]
+    """A publication, or one of its versions: URI@VERSION."""
+
+    def run(self) -> int:
+        """Print it."""
+        from vla_ops.episodes.store import home
+        from vla_ops.publishing.pull import published_at
+        from vla_ops.publishing.registry import changed_since
+
+        version = published_at(self.uri)
+        if version is None:
+            raise PublishError("nothing is published there", file=self.uri, todo="`vla-ops policies URI` lists what is below a place.")
+        changed = changed_since(version.manifest, home())
+        sys.stdout.write(
+            "\n".join([*_told(version.manifest), "", "since then", *(f"  {line}" for line in changed or ["nothing changed"]), ""])
+        )
+        return 0
+
+
+def _table(versions: list[Version]) -> object:
+    from rich.table import Table
+
+    from vla_ops.publishing.registry import age
+
+    table = Table("name", "kind", "version", "published", "MB", "robot", "dataset", "episodes", "measured", box=None)
+    for each in versions:
+        it = each.manifest
+        size, episodes = f"{it.total_bytes / 1e6:.1f}", str(it.origin.get("episodes") or "?")
+        table.add_row(it.name, it.kind, it.version, age(it), size, it.origin["robot"], it.origin["dataset_version"], episodes, _numbers(it))
+    return table
+
+
+def _numbers(manifest: Manifest) -> str:
+    """The numbers that a person compares policies by, not those of every joint."""
+    shown = {key.removeprefix("validation/"): value for key, value in manifest.measured.items() if "/mae/" not in key}
+    return ", ".join(f"{key} {value:.4g}" for key, value in shown.items())
+
+
+def _told(manifest: Manifest) -> list[str]:
+    origin = dict(manifest.origin)
+    recordings = origin.pop("recordings", None)
+    lines = [f"{manifest.name} {manifest.version}: {manifest.kind}, {len(manifest.files)} files, {manifest.total_bytes / 1e6:.1f} MB"]
+    lines += [f"  {key:<22} {value}" for key, value in {"published": manifest.created, **origin}.items() if value is not None]
+    if recordings is None:
+        return [*lines, "  recordings             unknown: the dataset was not on the machine that published it"]
+    return [*lines, f"  recordings ({len(recordings)})", *(f"    {version}  {name}" for name, version in sorted(recordings.items()))]
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

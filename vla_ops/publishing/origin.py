@@ -1,0 +1,46 @@
+"""What a publication was made of, up to the hashes of the recordings: from what runs, exports and datasets say of themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vla_ops.publishing.secrets import without_secrets
+
+DATASET_FILE = "meta/vla_ops.json"
+
+
+def origin_of_run(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The origin of a checkpoint with this run.json: its recipe, norm stats, dataset, code, and `recordings` (see below)."""
+    recipe = told["recipe"]
+    dataset = Path(recipe["dataset"]) / DATASET_FILE
+    data = origin_of_dataset(json.loads(dataset.read_text(encoding="utf-8"))) if dataset.is_file() else {}
+    return {
+        "robot": recipe["robot"],
+        "training": recipe["name"],
+        "run": told["run"],
+        "recipe": told["fingerprint"],
+        "code_revision": told["code_revision"],
+        "init": without_secrets(str(recipe["training"].get("init") or "")) or None,
+        "stats_fingerprint": {each["name"]: each["stats_fingerprint"] for each in recipe.get("sources", ())} or recipe["stats_fingerprint"],
+        "transforms_fingerprint": told.get("transforms_fingerprint"),
+        "dataset_version": recipe["dataset_version"],
+        "episodes": data.get("episodes"),
+        # None where the dataset was not on the machine that published.
+        "recordings": data.get("recordings"),
+    }
+
+
+def origin_of_dataset(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The origin of a dataset version with this meta/vla_ops.json. `recordings`: the content hash of each by its id."""
+    # An episode is `<recording>/<k>` of version `<hash of the recording>-<fingerprint of what conversion reads of the YAML>-...`.
+    recordings = {each["id"].rpartition("/")[0]: each["version"].split("-")[0] for each in told["episodes"]}
+    return {
+        "robot": told["robot"],
+        "dataset_version": told["version"],
+        "spec_fingerprint": told.get("spec_fingerprint"),
+        "episodes": len(told["episodes"]),
+        "recordings": recordings,
+    }

@@ -1,0 +1,175 @@
+"""Upload, read back, and only then point to it.
+
+A version is complete when its manifest is there, and that is written when every file has been compared with what the store has. Nobody
+who follows the pointer sees less. A version that is there is never written to again; an interrupted upload goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+
+from vla_ops.errors import PublishError
+from vla_ops.files import scratch
+from vla_ops.publishing.hashing import HashedFile, Hashes, hash_file
+from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest, version_of
+from vla_ops.publishing.package import Package
+from vla_ops.publishing.stores.base import Pointer, Store
+
+_SAY_EVERY_S = 5.0
+_POINTER_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version that is there, verified, and pointed to. `bytes_sent` is 0 where all of it was there before."""
+
+    uri: str
+    manifest: Manifest
+    bytes_sent: int
+    seconds: float
+
+
+def publish(package: Package, store: Store, *, work: Path, say: Callable[[str], None] = lambda _: None) -> Published:
+    """Publish a package; `work` is a local folder in which hashes are remembered.
+
+    Raise PublishError where the store cannot be written, a file changes meanwhile, or what was read back is not what was sent.
+    """
+    began_s = time.monotonic()
+    store.check()
+    say(f"hashing {len(package.files)} files of {package.name}")
+    hashes = Hashes(work / "hashes" / f"{hashlib.sha256(package.name.encode()).hexdigest()[:16]}.json")
+    files = dict(zip(package.files, hashes.of(package.files.values()), strict=True))
+    manifest = _manifest(package, files)
+    upload = _Upload(store, manifest, files, say)
+    upload.run(work)
+    _point(store, manifest, say)
+    uri = f"{store.uri}/{manifest.name}"
+    return Published(uri, manifest, upload.sent_bytes, time.monotonic() - began_s)
+
+
+def read_manifest(store: Store, folder: str) -> Manifest | None:
+    """The manifest of a version by its folder in the store; None where there is none, which makes it an unfinished one."""
+    content = store.read(f"{folder}/{MANIFEST_FILE}")
+    return None if content is None else Manifest.from_json(content, file=f"{store.uri}/{folder}/{MANIFEST_FILE}")
+
+
+def latest(store: Store, name: str) -> tuple[Pointer | None, str | None]:
+    """The pointer of a publication and the version that it names. Raise PublishError where it cannot be read."""
+    pointer = store.pointer(f"{name}/{POINTER_FILE}")
+    if pointer is None:
+        return None, None
+    try:
+        return pointer, str(json.loads(pointer.content)["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        file = f"{store.uri}/{name}/{POINTER_FILE}"
+        raise PublishError("the pointer cannot be read", file=file, found=repr(error), todo="Remove it, then publish again.") from error
+
+
+def _manifest(package: Package, files: Mapping[str, HashedFile]) -> Manifest:
+    entries = {name: Entry(file.size, file.sha256) for name, file in sorted(files.items())}
+    version = version_of(package.kind, entries, package.origin)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Manifest(package.kind, package.name, version, now, entries, package.origin, package.measured)
+
+
+class _Upload:
+    """One version on its way."""
+
+    def __init__(self, store: Store, manifest: Manifest, files: Mapping[str, HashedFile], say: Callable[[str], None]) -> None:
+        self._store, self._manifest, self._files, self._say = store, manifest, files, say
+        self._folder = f"{manifest.name}/{manifest.folder}"
+        self._lock, self._said_s, self._began_s = Lock(), time.monotonic(), time.monotonic()
+        self.sent_bytes = 0
+
+    def run(self, work: Path) -> None:
+        """Send what is not there, compare all of it, and write the manifest last."""
+        is_there = read_manifest(self._store, self._folder) is not None
+        if is_there:
+            self._say(f"version {self._manifest.version} is there already")
+        else:
+            self._send()
+        self._read_back(thoroughly=not is_there)
+        if not is_there:
+            self._finish(work)
+
+    def _send(self) -> None:
+        there, like = self._store.listed(self._folder), self._previous()
+        left = [file.size for name, file in self._files.items() if there.get(name) != file.size]
+        self._total = sum(left)
+        to = f"{self._store.uri}/{self._folder}"
+        self._say(f"sending {len(left)} of {len(self._files)} files ({self._total / 1e6:.1f} MB) to {to}")
+        # Of those that are there already, each store finds out itself.
+        self._each(list(self._files), lambda name: self._put(name, like.get(self._files[name].sha256)))
+
+    def _put(self, name: str, like: str | None) -> None:
+        self._store.put(f"{self._folder}/{name}", self._files[name], like=like, sent=self._sent)
+
+    def _sent(self, count: int) -> None:
+        with self._lock:
+            self.sent_bytes += count
+            now_s = time.monotonic()
+            if now_s - self._said_s >= _SAY_EVERY_S:
+                self._said_s = now_s
+                rate = self.sent_bytes / (now_s - self._began_s)
+                left_s = max(self._total - self.sent_bytes, 0) / rate
+                self._say(f"{self.sent_bytes / 1e6:.0f} of {self._total / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s, {left_s:.0f} s left")
+
+    def _previous(self) -> dict[str, str]:
+        """Where the store has content already, by its hash: in the version that was the newest so far."""
+        _, version = latest(self._store, self._manifest.name)
+        if version is None:
+            return {}
+        folder = f"{self._manifest.name}/{VERSIONS}/{version}"
+        before = read_manifest(self._store, folder)
+        return {} if before is None else {entry.sha256: f"{folder}/{name}" for name, entry in before.files.items()}
+
+    def _read_back(self, *, thoroughly: bool) -> None:
+        """Compare what the store has with what was to be sent: names and sizes, and `thoroughly` every file's content."""
+        there = {name: size for name, size in self._store.listed(self._folder).items() if name != MANIFEST_FILE}
+        wrong = dict.fromkeys(there.keys() - self._files.keys(), "does not belong to it")
+        wrong |= {name: _size(there.get(name), file) for name, file in self._files.items() if there.get(name) != file.size}
+        if thoroughly and not wrong:
+            names = list(self._files)
+            found = self._each(names, lambda name: self._store.differs(f"{self._folder}/{name}", self._files[name]))
+            wrong = {name: why for name, why in zip(names, found, strict=True) if why is not None}
+        if wrong:
+            shown = "; ".join(f"{name} {why}" for name, why in sorted(wrong.items())[:4]) + (" ..." if len(wrong) > 4 else "")
+            todo = f"It is not pointed to. Remove {self._folder} there, then publish again."
+            raise PublishError("what the store has is not what was published", file=self._store.uri, found=shown, todo=todo)
+
+    def _finish(self, work: Path) -> None:
+        content, name = self._manifest.to_json(), f"{self._folder}/{MANIFEST_FILE}"
+        with scratch(work) as folder:
+            file = folder / MANIFEST_FILE
+            file.write_bytes(content)
+            self._store.put(name, hash_file(file), like=None, sent=lambda _: None)
+        if self._store.read(name) != content:
+            todo = "Something else writes there: look at it, then publish again."
+            raise PublishError("the manifest that was read back is another one", file=f"{self._store.uri}/{name}", todo=todo)
+
+    def _each[T](self, names: Sequence[str], do: Callable[[str], T]) -> list[T]:
+        with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="publish") as pool:
+            return list(pool.map(do, names))
+
+
+def _size(found: int | None, file: HashedFile) -> str:
+    return "is missing" if found is None else f"has {found} bytes instead of {file.size}"
+
+
+def _point(store: Store, manifest: Manifest, say: Callable[[str], None]) -> None:
+    content = (json.dumps({"version": manifest.version, "kind": manifest.kind, "created": manifest.created}) + "\n").encode()
+    for _ in range(_POINTER_TRIES):
+        seen, version = latest(store, manifest.name)
+        if version == manifest.version or store.point(f"{manifest.name}/{POINTER_FILE}", content, seen=seen):
+            say(f"{store.uri}/{manifest.name} is now version {manifest.version}")
+            return
+    todo = "The version is there. Publish once more when the others are done."
+    raise PublishError("others move the pointer at the same time", file=f"{store.uri}/{manifest.name}/{POINTER_FILE}", todo=todo)

@@ -1,0 +1,142 @@
+"""Published versions brought here and compared with their manifest, file by file, before anybody uses them.
+
+A URI is that of a publication (its newest version), of one with `@VERSION` behind it, or of a version's own folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from vla_ops.checkpoints.download import fetch_file
+from vla_ops.checkpoints.remote import RemoteFile, list_files, local_path, read_text
+from vla_ops.errors import PublishError, StoreError
+from vla_ops.files import discard, only_one
+from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest
+from vla_ops.publishing.secrets import without_secrets
+
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version in its place. `uri` is that of its folder."""
+
+    uri: str
+    manifest: Manifest
+
+
+def published_at(uri: str) -> Version | None:
+    """The version that a URI names; None where there is no publication.
+
+    Raise PublishError for a version that is not there or whose manifest cannot be read, FetchError where the place cannot be.
+    """
+    uri, _, asked = uri.rstrip("/").partition("@") if "@" in uri.rpartition("/")[2] else (uri.rstrip("/"), "", "")
+    if not asked and (manifest := _manifest(uri)) is not None:
+        return Version(uri, manifest)
+    pointer = read_text(f"{uri}/{POINTER_FILE}")
+    if pointer is None:
+        return None
+    version = asked or _pointed_at(pointer, f"{uri}/{POINTER_FILE}")
+    folder = f"{uri}/{VERSIONS}/{version}"
+    manifest = _manifest(folder)
+    if manifest is None:
+        todo = "Name one that was published whole, or publish it (again)."
+        raise PublishError("there is no such version, or it was never finished", file=without_secrets(folder), todo=todo)
+    return Version(folder, manifest)
+
+
+def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of a version on this machine, every file compared with the manifest: where it is if that is here, else in `cache`.
+
+    Several processes may ask for the same at once. Raise PublishError, naming the file, where it is not what was published; FetchError
+    and StoreError where it cannot be fetched or kept.
+    """
+    manifest = version.manifest
+    if (local := local_path(version.uri)) is not None:
+        _require_same(manifest.files, local)
+        return local
+    name = without_secrets(version.uri).partition("://")[2]
+    target = cache / hashlib.sha256(name.encode()).hexdigest()[:12] / manifest.version
+    with only_one(target.parent, lambda who: say(f"waiting for {who}, which is fetching {manifest.name}")):
+        if target.is_dir():
+            try:
+                _require_same(manifest.files, target)
+                return target
+            except PublishError as error:
+                say(f"{error} It is fetched again.")
+                discard(target)
+        return _fetched(version, target, say)
+
+
+def _fetched(version: Version, target: Path, say: Callable[[str], None]) -> Path:
+    manifest, part = version.manifest, target.with_name(f"{target.name}.part")
+    there = {file.name: file for file in list_files(f"{version.uri}/")}
+    if missing := sorted(manifest.files.keys() - there.keys()):
+        todo = "Publish it again, or take another version."
+        raise PublishError("a file of the version is not there", file=without_secrets(version.uri), found=missing[0], todo=todo)
+    _require_space(target, manifest.total_bytes)
+    say(f"fetching {manifest.name} {manifest.version}: {len(manifest.files)} files, {manifest.total_bytes / 1e6:.1f} MB")
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pull") as pool:
+        # The list makes errors of the threads errors of this one.
+        list(pool.map(lambda name: _fetch(there[name], manifest.files[name], part / name), manifest.files))
+    (part / MANIFEST_FILE).write_bytes(manifest.to_json())
+    part.rename(target)
+    return target
+
+
+def _fetch(file: RemoteFile, entry: Entry, target: Path) -> None:
+    if target.is_file() and _differs(entry, target) is None:
+        return
+    fetch_file(file, target)
+    if (why := _differs(entry, target)) is not None:
+        target.unlink()
+        raise _not_as_published(file.name, why, file.url)
+
+
+def _require_same(files: Mapping[str, Entry], folder: Path) -> None:
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="verify") as pool:
+        for name, why in zip(files, pool.map(lambda name: _differs(files[name], folder / name), files), strict=True):
+            if why is not None:
+                raise _not_as_published(name, why, str(folder / name))
+
+
+def _differs(entry: Entry, file: Path) -> str | None:
+    if not file.is_file():
+        return "is missing"
+    if (size := file.stat().st_size) != entry.bytes:
+        return f"{size} bytes instead of {entry.bytes}"
+    with open(file, "rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    return None if found == entry.sha256 else f"sha256 {found} instead of {entry.sha256}"
+
+
+def _not_as_published(name: str, why: str, url: str) -> PublishError:
+    todo = "It was damaged or changed there: take another version, or remove this one and publish it again."
+    return PublishError("a file is not what was published", file=without_secrets(url), published_as=name, found=why, todo=todo)
+
+
+def _manifest(folder: str) -> Manifest | None:
+    text = read_text(f"{folder}/{MANIFEST_FILE}")
+    return None if text is None else Manifest.from_json(text.encode(), file=without_secrets(f"{folder}/{MANIFEST_FILE}"))
+
+
+def _pointed_at(pointer: str, file: str) -> str:
+    try:
+        return str(json.loads(pointer)["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        todo = "Publish again, or name a version: URI@VERSION."
+        raise PublishError("the pointer cannot be read", file=without_secrets(file), found=repr(error), todo=todo) from error
+
+
+def _require_space(target: Path, needed: int) -> None:
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        found, expected = f"{free / 1e9:.2f} GB free", f"{needed / 1e9:.2f} GB"
+        todo = "Free space there or set VLA_OPS_HOME to another disk."
+        raise StoreError("the disk will not hold what is published", file=target.parent, found=found, expected=expected, todo=todo)

@@ -1,0 +1,115 @@
+"""Publications in a folder: on this disk, or on a share that others mount."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vla_ops.errors import PublishError, StoreError
+from vla_ops.files import is_work_in_progress, link_or_copy, only_one, replacing, sweep
+from vla_ops.publishing.hashing import HashedFile, changed, hash_file
+from vla_ops.publishing.stores.base import Pointer
+
+_BLOCK = 4 << 20
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder of publications. What it holds is copied: links would change with the originals."""
+
+    folder: Path
+    at_once: int = 4
+
+    @property
+    def uri(self) -> str:
+        """Its path."""
+        return str(self.folder)
+
+    def check(self) -> None:
+        """See Store.check."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PublishError("the folder cannot be made", file=self.folder, found=error.strerror, todo="Name another.") from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise PublishError("the folder cannot be written", file=self.folder, todo="Check its permissions, or name another.")
+
+    def listed(self, folder: str) -> Mapping[str, int]:
+        """See Store.listed."""
+        root = self.folder / folder
+        return {
+            path.relative_to(root).as_posix(): path.stat().st_size
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and not is_work_in_progress(path)
+        }
+
+    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None]) -> None:
+        """See Store.put."""
+        target = self.folder / name
+        if target.is_file() and self.differs(name, file) is None:
+            return
+        sweep(target.parent, target=target.name)
+        with replacing(target) as work:
+            # Within the store nobody writes to a file that is there: it may have two names.
+            if like is not None and self.differs(like, file) is None:
+                link_or_copy(self.folder / like, work)
+                return
+            file.require_unchanged()
+            if (found := _copy(file.path, work, sent)) != file.sha256:
+                raise changed(file.path, f"sha256 {found}", f"sha256 {file.sha256}")
+
+    def differs(self, name: str, file: HashedFile) -> str | None:
+        """See Store.differs."""
+        path = self.folder / name
+        if not path.is_file():
+            return "is missing"
+        if (size := path.stat().st_size) != file.size:
+            return f"has {size} bytes instead of {file.size}"
+        return None if hash_file(path).sha256 == file.sha256 else "has other bytes"
+
+    def read(self, name: str) -> bytes | None:
+        """See Store.read."""
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def pointer(self, name: str) -> Pointer | None:
+        """See Store.pointer."""
+        content = self.read(name)
+        return None if content is None else Pointer(content, hashlib.sha256(content).hexdigest())
+
+    def point(self, name: str, content: bytes, *, seen: Pointer | None) -> bool:
+        """See Store.point."""
+        target = self.folder / name
+        with only_one(target.parent, _patiently):
+            if self.pointer(name) != seen:
+                return False
+            with replacing(target) as work:
+                work.write_bytes(content)
+        return True
+
+
+def _patiently(_who: str) -> None:
+    """Pointers are written in no time."""
+
+
+def _copy(source: Path, target: Path, sent: Callable[[int], None]) -> str:
+    """Copy, and return the SHA-256 of what was copied."""
+    digest = hashlib.sha256()
+    free = shutil.disk_usage(target.parent).free
+    if free < source.stat().st_size:
+        found, expected = f"{free / 1e6:.0f} MB free", f"{source.stat().st_size / 1e6:.0f} MB"
+        raise StoreError(
+            "the store is full", file=target.parent, found=found, expected=expected, todo="Free space there, then publish again."
+        )
+    with open(source, "rb") as handle, open(target, "wb") as sink:
+        while block := handle.read(_BLOCK):
+            digest.update(block)
+            sink.write(block)
+            sent(len(block))
+    return digest.hexdigest()
