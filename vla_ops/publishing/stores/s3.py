@@ -1,0 +1,197 @@
+"""Publications in a bucket: of AWS, or of any store that speaks S3 (Ceph, MinIO, SeaweedFS, ...).
+
+Contents are compared by their ETags, which S3 makes of the MD5s of a file's parts. Where an ETag says something else (objects encrypted
+by KMS, or copied or joined by a store with rules of its own) the object is read back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+from vla_ops.errors import PublishError
+from vla_ops.publishing.hashing import HashedFile
+from vla_ops.publishing.stores.base import Pointer
+from vla_ops.publishing.stores.s3_client import PATIENT, QUICK, S3Options, client_of, session_of
+from vla_ops.publishing.stores.s3_errors import code_of, said
+from vla_ops.publishing.stores.s3_parts import Upload, content_md5
+
+_URI = re.compile(r"s3://(?P<bucket>[^/@?#\s]+)(?:/(?P<prefix>[^?#]*))?")
+_AS_IT_IS = S3Options()
+_PROBE = ".vla-ops-probe"
+_MISSING = {"NoSuchKey", "NotFound", "404"}
+# The pointer is another one by now, or just becomes one.
+_NOT_AS_SEEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412"}
+# An upload that another call has ended, parts that a server has lost, bytes that the way has changed.
+_BEGIN_ANEW = {"NoSuchUpload", "InvalidPart", "BadDigest", "XAmzContentSHA256Mismatch"}
+_TRIES = 4
+
+
+class S3Store:
+    """`s3://BUCKET/PREFIX`. Raise PublishError for a URI that is none, without boto3, and for options that cannot be used.
+
+    `point` relies on conditional writes (If-Match, If-None-Match). Of a store that does not know them, and there are some that say
+    nothing of it (as `rclone serve s3`), two who replace a pointer in the same moment may both be told that they did.
+    """
+
+    def __init__(self, uri: str, *, options: S3Options = _AS_IT_IS) -> None:
+        match = _URI.fullmatch(uri)
+        if match is None:
+            raise PublishError("this is no place in S3", expected="s3://BUCKET/PREFIX, without a password or a query")
+        self._bucket, self._prefix = match["bucket"], (match["prefix"] or "").strip("/")
+        self._options, self._session = options, session_of(options, self.uri)
+        with self._saying():
+            self._client = client_of(self._session, options, tries=PATIENT)
+        # Of all files together: more at once than the store is best used with make nothing faster.
+        self._pool = ThreadPoolExecutor(options.at_once, thread_name_prefix="s3")
+
+    @property
+    def uri(self) -> str:
+        """`s3://BUCKET/PREFIX`."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    @property
+    def at_once(self) -> int:
+        """See S3Options."""
+        return self._options.at_once
+
+    def check(self) -> None:
+        """See Store.check: list, write and remove a small object."""
+        from botocore.exceptions import ClientError
+
+        with self._saying():
+            client = client_of(self._session, self._options, tries=QUICK)
+            client.list_objects_v2(Bucket=self._bucket, Prefix=self._key(""), MaxKeys=1)
+            client.put_object(**self._at(_PROBE), **self._options.given, Body=b"", ContentMD5=content_md5(b""))
+            with suppress(ClientError):  # Who may not remove may publish; it is empty, and always the same.
+                client.delete_object(**self._at(_PROBE))
+
+    def listed(self, folder: str) -> Mapping[str, int]:
+        """See Store.listed."""
+        root = self._key(f"{folder.strip('/')}/".lstrip("/"))
+        with self._saying(folder):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=root)
+            found = {entry["Key"].removeprefix(root): entry["Size"] for page in pages for entry in page.get("Contents", [])}
+        # What ends with a slash stands for a folder in some programs.
+        return {name: size for name, size in found.items() if name and not name.endswith("/")}
+
+    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None]) -> None:
+        """See Store.put. `sent` hears of a part when it is there."""
+        from botocore.exceptions import ClientError
+
+        source = self._key(like) if like is not None and self.differs(like, file) is None else None
+        upload = Upload(self._client, self._pool, self._bucket, self._key(name), self._options.given, file, source, sent)
+        with self._saying(name):
+            for left in reversed(range(_TRIES)):
+                if self.differs(name, file) is None:
+                    return
+                file.require_unchanged()
+                try:
+                    upload.run()
+                    return
+                except ClientError as error:
+                    if not left or code_of(error) not in _BEGIN_ANEW:
+                        raise
+
+    def differs(self, name: str, file: HashedFile) -> str | None:
+        """See Store.differs."""
+        with self._saying(name):
+            head = self._head(name)
+            if head is None:
+                return "is missing"
+            if head["ContentLength"] != file.size:
+                return f"has {head['ContentLength']} bytes instead of {file.size}"
+            if head["ETag"].strip('"') == file.etag:
+                return None
+            return None if self._sha256(name, file) == file.sha256 else "has other bytes"
+
+    def read(self, name: str) -> bytes | None:
+        """See Store.read."""
+        pointer = self.pointer(name)
+        return None if pointer is None else pointer.content
+
+    def pointer(self, name: str) -> Pointer | None:
+        """See Store.pointer. The mark is the ETag."""
+        from botocore.exceptions import ClientError
+
+        with self._saying(name):
+            try:
+                return _trying(lambda: self._got(name))
+            except ClientError as error:
+                if code_of(error) not in _MISSING:
+                    raise
+                return None
+
+    def point(self, name: str, content: bytes, *, seen: Pointer | None) -> bool:
+        """See Store.point."""
+        from botocore.exceptions import ClientError
+
+        if self.pointer(name) != seen:  # All that holds where a store takes conditions and ignores them.
+            return False
+        only = {"IfNoneMatch": "*"} if seen is None else {"IfMatch": seen.mark}
+        with self._saying(name):
+            try:
+                self._write(name, content, **only)
+                return True
+            except ClientError as error:
+                if code_of(error) in _NOT_AS_SEEN:
+                    # Asked again because the first answer was lost, what it finds may be its own.
+                    return error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0 and self.read(name) == content
+                if code_of(error) != "NotImplemented":
+                    raise
+            self._write(name, content)
+            return self.read(name) == content
+
+    def _write(self, name: str, content: bytes, **only: str) -> None:
+        self._client.put_object(**self._at(name), **self._options.given, **only, Body=content, ContentMD5=content_md5(content))
+
+    def _got(self, name: str) -> Pointer:
+        answer = self._client.get_object(**self._at(name))
+        return Pointer(answer["Body"].read(), answer["ETag"])
+
+    def _head(self, name: str) -> Any:
+        from botocore.exceptions import ClientError
+
+        try:
+            return self._client.head_object(**self._at(name))
+        except ClientError as error:
+            if code_of(error) not in _MISSING:
+                raise
+            return None
+
+    def _sha256(self, name: str, file: HashedFile) -> str:
+        """Of an object as large as the file, read part by part, so that little is read again where a connection breaks."""
+        digest = hashlib.sha256()
+        for start in range(0, file.size, file.part_size):
+            digest.update(_trying(lambda start=start: self._span(name, start, min(start + file.part_size, file.size))))
+        return digest.hexdigest()
+
+    def _span(self, name: str, start: int, stop: int) -> bytes:
+        return self._client.get_object(**self._at(name), Range=f"bytes={start}-{stop - 1}")["Body"].read()
+
+    def _at(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._key(name)}
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix else name
+
+    def _saying(self, name: str = "") -> AbstractContextManager[None]:
+        return said(f"{self.uri}/{name}".rstrip("/"), self._session)
+
+
+def _trying[T](read: Callable[[], T]) -> T:
+    """Read a body, and again where the connection breaks in it: boto3 tries again only until it has the headers."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    for number in range(_TRIES):
+        try:
+            return read()
+        except (HTTPClientError, IncompleteReadError):
+            time.sleep(random.uniform(0.5, 1) * 2**number)  # noqa: S311 - no secret
+    return read()

@@ -1,0 +1,156 @@
+"""A file on its way to S3: whole, or in parts of which those stay that a killed upload has left there.
+
+Every part is compared with its hash before it goes, goes with that hash, and is joined to the others by the store only when all are
+there. So an object is what was hashed, or it is not there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Executor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from vla_ops.publishing.hashing import HashedFile, changed
+from vla_ops.publishing.stores.s3_errors import code_of
+
+# Going on is only cheaper than beginning anew: a store that has no such request, or does not allow it, is no reason to stop.
+_NO_SUCH_REQUEST = {"AccessDenied", "NotImplemented", "MethodNotAllowed", "NoSuchUpload"}
+
+
+def part_of(file: HashedFile, number: int) -> bytes:
+    """Part `number` (from 0) of the file. Raise PublishError if it is not what was hashed."""
+    try:
+        with open(file.path, "rb") as handle:
+            handle.seek(number * file.part_size)
+            content = handle.read(file.part_size)
+    except OSError as error:
+        raise changed(file.path, error.strerror, "a file that can be read") from error
+    if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != file.md5s[number]:
+        raise changed(file.path, f"MD5 {found} in part {number + 1}", file.md5s[number])
+    return content
+
+
+def content_md5(content: bytes) -> str:
+    """As the header Content-MD5 has it: a store refuses a body that is not of it."""
+    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file for one key. `given` is what the object gets besides, `like` the key of an object in the bucket with the same content."""
+
+    client: Any
+    pool: Executor
+    bucket: str
+    key: str
+    given: Mapping[str, str]
+    file: HashedFile
+    like: str | None
+    sent: Callable[[int], None]
+
+    def run(self) -> None:
+        """Make the object. Raise PublishError for a file that changed; what boto3 raises, it raises."""
+        if len(self.file.md5s) > 1:
+            self._in_parts()
+        elif self.like is None or not self._copy():
+            self._whole()
+
+    def _whole(self) -> None:
+        content = part_of(self.file, 0)
+        self.client.put_object(**self._at, **self.given, Body=content, ContentMD5=content_md5(content))
+        self.sent(len(content))
+
+    def _copy(self) -> bool:
+        """Have the store copy; False if it does not."""
+        from botocore.exceptions import ClientError
+
+        try:
+            self.client.copy_object(**self._at, **self.given, CopySource=self._source)
+        except ClientError:
+            return False  # Then it is sent, and what is wrong with that is said.
+        return True
+
+    def _in_parts(self) -> None:
+        upload, there = self._unfinished()
+        upload = upload or self.client.create_multipart_upload(**self._at, **self.given)["UploadId"]
+        missing = [number for number in range(len(self.file.md5s)) if number not in there]
+        etags = there | self._each(missing, lambda number: self._part(upload, number))
+        self.file.require_unchanged()
+        parts = [{"PartNumber": number + 1, "ETag": etag} for number, etag in sorted(etags.items())]
+        self.client.complete_multipart_upload(**self._at, UploadId=upload, MultipartUpload={"Parts": parts})
+
+    def _each(self, numbers: Sequence[int], do: Callable[[int], str]) -> dict[int, str]:
+        futures = [self.pool.submit(do, number) for number in numbers]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+        return {number: future.result() for number, future in zip(numbers, futures, strict=True)}
+
+    def _part(self, upload: str, number: int) -> str:
+        """Make one part; its ETag."""
+        if self.like is not None and (etag := self._copied_part(upload, number)):
+            return etag
+        content = part_of(self.file, number)
+        part = {"UploadId": upload, "PartNumber": number + 1, "Body": content, "ContentMD5": content_md5(content)}
+        etag = self.client.upload_part(**self._at, **part)["ETag"]
+        self.sent(len(content))
+        return etag
+
+    def _copied_part(self, upload: str, number: int) -> str | None:
+        """Have the store copy a part; None if it does not, or (as rclone's) took the request for another one."""
+        from botocore.exceptions import ClientError
+
+        start = number * self.file.part_size
+        span = f"bytes={start}-{min(start + self.file.part_size, self.file.size) - 1}"
+        part = {"UploadId": upload, "PartNumber": number + 1, "CopySource": self._source, "CopySourceRange": span}
+        try:
+            return self.client.upload_part_copy(**self._at, **part).get("CopyPartResult", {}).get("ETag")
+        except ClientError as error:
+            if code_of(error) == "NoSuchUpload":
+                raise
+            return None
+
+    def _unfinished(self) -> tuple[str | None, dict[int, str]]:
+        """The upload of this key that has most of the file's parts, and the ETags of those. Others are of other content: they go."""
+        found = {upload: self._parts_of(upload) for upload in self._uploads()}
+        best = max(found, key=lambda upload: len(found[upload]), default=None)
+        best = best if best is not None and found[best] else None
+        for upload in found.keys() - {best}:
+            self._asked(lambda upload=upload: [self.client.abort_multipart_upload(**self._at, UploadId=upload)])
+        return best, {} if best is None else found[best]
+
+    def _uploads(self) -> list[str]:
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.key)
+        listed = self._asked(lambda: [entry for page in pages for entry in page.get("Uploads", [])])
+        return [entry["UploadId"] for entry in listed if entry["Key"] == self.key]
+
+    def _parts_of(self, upload: str) -> dict[int, str]:
+        """ETags of those parts of an upload that are the file's, by number from 0."""
+        pages = self.client.get_paginator("list_parts").paginate(**self._at, UploadId=upload)
+        listed = self._asked(lambda: [part for page in pages for part in page.get("Parts", [])])
+        etags = {part["PartNumber"] - 1: part["ETag"] for part in listed}
+        return {number: etags[number] for number, md5 in enumerate(self.file.md5s) if etags.get(number, "").strip('"') == md5}
+
+    def _asked(self, ask: Callable[[], list[Any]]) -> list[Any]:
+        from botocore.exceptions import ClientError
+
+        try:
+            return ask()
+        except ClientError as error:
+            if code_of(error) not in _NO_SUCH_REQUEST:
+                raise
+            return []
+
+    @property
+    def _at(self) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self.key}
+
+    @property
+    def _source(self) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": str(self.like)}
