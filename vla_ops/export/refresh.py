@@ -57,12 +57,18 @@ def refresh_exports(home: Path, robot: str, training: str, asked: ExportSpec, *,
 
     Raise CheckpointError where nothing is trained yet, ParityError, and what `open_source` raises.
     """
+    run, step = best_of_last_run(home, robot, training)
+    return [_export(home, run, step, layout, asked, say=say) for layout in asked.layouts]
+
+
+def best_of_last_run(home: Path, robot: str, training: str) -> tuple[Run, int]:
+    """The last run of a training, and its best step, or its last where none is marked. Raise CheckpointError where there is none yet."""
     run = last_run(home, robot, training)
     step = None if run is None else _best(run)
     if run is None or step is None:
         todo = f"Run the job {robot}_train, or `vla-ops train {robot} {training}`."
-        raise CheckpointError("there is no checkpoint to export yet", file=home / robot / "trainings" / training, todo=todo)
-    return [_export(home, run, step, layout, asked, say=say) for layout in asked.layouts]
+        raise CheckpointError("there is no checkpoint yet", file=home / robot / "trainings" / training, todo=todo)
+    return run, step
 
 
 def _best(run: Run) -> int | None:

@@ -15,6 +15,7 @@ from vla_ops.lineage.as_written import as_written
 from vla_ops.lineage.episodes import table
 from vla_ops.lineage.mixture_scaffold import MixtureScaffolder
 from vla_ops.lineage.names import code_version
+from vla_ops.lineage.published import published_policy_assets
 from vla_ops.lineage.torch_policy import torch_policy_assets
 from vla_ops.lineage.training import checkpoint_assets, train_jobs, train_tags
 from vla_ops.mixture import MixtureSpec
@@ -53,7 +54,8 @@ class Mixture(dg.Component):
 def mixture_definitions(mixture: LoadedMixture) -> dg.Definitions:
     """Everything Dagster knows of one mixture. Its sources' assets are those of their robots."""
     checkpoints = checkpoint_assets(mixture)
-    assets = [_lerobot_v3_asset(mixture), _norm_stats_asset(mixture), *checkpoints, *torch_policy_assets(mixture)]
+    policies = [*torch_policy_assets(mixture), *published_policy_assets(mixture)]
+    assets = [_lerobot_v3_asset(mixture), _norm_stats_asset(mixture), *checkpoints, *policies]
     ingest: dict[str, str] = {"vla_ops/robot": mixture.name, "vla_ops/ingest": mixture.name}
     job = dg.define_asset_job(
         f"{mixture.name}_all",

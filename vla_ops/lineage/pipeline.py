@@ -15,6 +15,7 @@ from vla_ops.lineage.lerobot_v3 import lerobot_v3_asset
 from vla_ops.lineage.look import look_job
 from vla_ops.lineage.names import Stage
 from vla_ops.lineage.norm_stats import norm_stats_asset
+from vla_ops.lineage.published import published_dataset_assets, published_policy_assets
 from vla_ops.lineage.recordings import reconvert_schedule, recordings_asset, recordings_sensor
 from vla_ops.lineage.scaffold import RobotScaffolder
 from vla_ops.lineage.torch_policy import torch_policy_assets
@@ -52,7 +53,7 @@ def robot_definitions(robot: Robot) -> dg.Definitions:
     stage = Stage.of(robot)
     data = [episodes_asset(stage), lerobot_v3_asset(stage), *view_assets(stage), norm_stats_asset(stage)]
     checkpoints = checkpoint_assets(robot)
-    policies = torch_policy_assets(robot)
+    policies = [*torch_policy_assets(robot), *published_policy_assets(robot), *published_dataset_assets(stage)]
     ingest: dict[str, str] = {"vla_ops/robot": robot.name, "vla_ops/ingest": robot.name}
     jobs = [
         dg.define_asset_job(

@@ -29,10 +29,12 @@ _POINTER_TRIES = 5
 
 @dataclass(frozen=True)
 class Published:
-    """A version that is there, verified, and pointed to. `bytes_sent` is 0 where all of it was there before."""
+    """A version that is there and verified. `bytes_sent` is 0 where all of it was there before."""
 
     uri: str
     manifest: Manifest
+    # The version that the pointer names when it is read back: another one where somebody else published meanwhile.
+    pointed_to: str | None
     bytes_sent: int
     seconds: float
 
@@ -52,7 +54,8 @@ def publish(package: Package, store: Store, *, work: Path, say: Callable[[str], 
     upload.run(work)
     _point(store, manifest, say)
     uri = f"{store.uri}/{manifest.name}"
-    return Published(uri, manifest, upload.sent_bytes, time.monotonic() - began_s)
+    _, pointed_to = latest(store, manifest.name)
+    return Published(uri, manifest, pointed_to, upload.sent_bytes, time.monotonic() - began_s)
 
 
 def read_manifest(store: Store, folder: str) -> Manifest | None:

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from vla_ops.spec.base import Strict
+from vla_ops.spec.publishing import PublishSpec
 
 
 def hub_name(repo_id: str) -> str:
@@ -63,6 +64,9 @@ class DatasetSpec(Strict):
     """Settings of the format `rlds`."""
     licence: str = "other"
     """Licence in the dataset card, as an SPDX id or `other`."""
+
+    publish: PublishSpec | None = None
+    """Makes the asset `published_dataset`: the version in use, in the format lerobot_v3.0."""
 
     @field_validator("formats")
     @classmethod

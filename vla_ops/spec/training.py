@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vla_ops.spec.base import Strict
 from vla_ops.spec.model import ModelSpec
+from vla_ops.spec.publishing import PublishSpec
 
 PALIGEMMA_TOKENIZER = "gs://big_vision/paligemma_tokenizer.model"
 
@@ -256,6 +257,8 @@ class TrainingSpec(Strict):
     """Where curves go."""
     export: ExportSpec | None = None
     """Makes the asset `<training>/torch_policy`."""
+    publish: PublishSpec | None = None
+    """Makes the asset `<training>/published_policy`, and with `export` also `<training>/published_torch_policy`."""
     launcher: Literal["local"] = "local"
     """Where the trainer runs: `local` is a process on this machine."""
 

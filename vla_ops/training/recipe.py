@@ -33,7 +33,10 @@ from vla_ops.training.overrides import dumped, mistakes, overridden
 # Raise when the same recipe would now give other parameters.
 RECIPE_VERSION = 1
 # How a run is carried out, which does not decide what comes out but for the rounding of sums.
-_HOW = {"workers", "cache", "save_every", "keep", "log_every", "metrics", "launcher", "export", "accumulate", "fsdp_devices", "model.remat"}
+_HOW = {
+    "workers", "cache", "save_every", "keep", "log_every", "metrics", "launcher", "export", "publish", "accumulate", "fsdp_devices",
+    "model.remat",
+}  # fmt: skip
 # What besides may be another one when a run is resumed: how long it goes on, and what is measured meanwhile.
 _MAY_CHANGE = _HOW | {"steps", "validation"}
 

@@ -64,5 +64,5 @@ def test_nothing_is_left_of_an_export_that_fails_the_gate(run: Run, monkeypatch:
 
 
 def test_without_a_checkpoint_it_says_what_to_run(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint to export yet.*arm_train.*vla-ops train arm small"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint yet.*arm_train.*vla-ops train arm small"):
         refresh_exports(tmp_path, "arm", "small", FLOAT32, say=lambda _: None)

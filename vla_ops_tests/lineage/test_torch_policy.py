@@ -40,7 +40,7 @@ def test_without_a_checkpoint_it_fails_with_what_to_run(tmp_path: Path, monkeypa
         result = job.execute_in_process(instance=instance, asset_selection=[KEY], raise_on_error=False)
     assert not result.success
     (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
-    assert "there is no checkpoint to export yet" in str(failure.step_failure_data.user_failure_data)
+    assert "there is no checkpoint yet" in str(failure.step_failure_data.user_failure_data)
 
 
 @pytest.mark.slow
