@@ -30,10 +30,11 @@ setup:  ## Install uv if it is missing and everything in uv.lock into .venv
 	@uv sync --frozen --quiet $(EXTRAS)
 
 demo: setup  ## Run the whole lineage of robots/aloha_sim (ROBOT=name for another)
-	@echo "== running the job $(ROBOT)_all: recordings -> episodes -> lerobot_v3 -> norm_stats -> checkpoints -> PyTorch"
+	@echo "== running the job $(ROBOT)_all: recordings -> episodes -> lerobot_v3 -> norm_stats -> checkpoints -> PyTorch -> published"
 	@set -o pipefail; $(RUN) dagster job execute -m vla_ops.definitions -j $(ROBOT)_all 2>&1 \
 	  | sed -uE '/ - DEBUG - /d; /^step [0-9]+: /d; s/^(.{19})[^-]*- dagster - ([A-Z]+) - [^ ]+ - [0-9a-f-]{36} - /\1 \2 /'
 	@$(RUN) vla-ops status $(ROBOT)
+	@store=$${VLA_OPS_HOME:-data}/published; [ ! -d $$store ] || { echo "== published in $$store, read back:"; $(RUN) vla-ops policies $$store; }
 	@echo "== look at it in the UI: make dev"
 
 test: setup  ## Run the default test suite (TESTS="-m slow" and the like to choose)
