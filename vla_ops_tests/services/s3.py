@@ -31,6 +31,9 @@ class S3Server:
 
     endpoint: str
     pid: int
+    # How it was started, and where it says what it does: what is needed to start it again with the same data.
+    command: tuple[str, ...]
+    log: Path
     # Of all tests: each bucket takes volumes of its own, of which there are few.
     test_bucket: str = "robots"
 
@@ -103,12 +106,23 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
     flags = [f"-{name}={port}" for name, port in ports.items()]
     command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags, "-admin.ui=false", "-webdav=false"]
     command += ["-master.telemetry=false", f"-filer.localSocket={folder}/filer.sock"]
-    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
-    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-    with running(command, log, keys) as process:
-        server = S3Server(endpoint, process.pid)
-        wait_until_ready(process, lambda: _answers(endpoint) and _keeps(server), log)
+    with _serving(f"http://127.0.0.1:{ports['s3.port']}", tuple(command), log) as server:
         server.fs().mkdir(server.test_bucket)
+        yield server
+
+
+@contextmanager
+def serve_again(server: S3Server) -> Iterator[S3Server]:
+    """Start a server again that was killed, with its data and under its address."""
+    with _serving(server.endpoint, server.command, server.log) as again:
+        yield again
+
+
+@contextmanager
+def _serving(endpoint: str, command: tuple[str, ...], log: Path) -> Iterator[S3Server]:
+    with running(command, log, {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}) as process:
+        server = S3Server(endpoint, process.pid, command, log)
+        wait_until_ready(process, lambda: _answers(endpoint) and _keeps(server), log)
         yield server
 
 

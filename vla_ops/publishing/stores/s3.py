@@ -68,7 +68,7 @@ class S3Store:
         with self._saying():
             client = client_of(self._session, self._options, tries=QUICK)
             client.list_objects_v2(Bucket=self._bucket, Prefix=self._key(""), MaxKeys=1)
-            client.put_object(**self._at(_PROBE), **self._options.given, Body=b"", ContentMD5=content_md5(b""))
+            self._write(_PROBE, b"", by=client)
             with suppress(ClientError):  # Who may not remove may publish; it is empty, and always the same.
                 client.delete_object(**self._at(_PROBE))
 
@@ -148,8 +148,9 @@ class S3Store:
             self._write(name, content)
             return self.read(name) == content
 
-    def _write(self, name: str, content: bytes, **only: str) -> None:
-        self._client.put_object(**self._at(name), **self._options.given, **only, Body=content, ContentMD5=content_md5(content))
+    def _write(self, name: str, content: bytes, *, by: Any = None, **only: str) -> None:
+        md5 = content_md5(hashlib.md5(content, usedforsecurity=False).hexdigest())
+        (by or self._client).put_object(**self._at(name), **self._options.given, **only, Body=content, ContentMD5=md5)
 
     def _got(self, name: str) -> Pointer:
         answer = self._client.get_object(**self._at(name))

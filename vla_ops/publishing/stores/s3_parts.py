@@ -33,9 +33,9 @@ def part_of(file: HashedFile, number: int) -> bytes:
     return content
 
 
-def content_md5(content: bytes) -> str:
+def content_md5(md5: str) -> str:
     """As the header Content-MD5 has it: a store refuses a body that is not of it."""
-    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+    return base64.b64encode(bytes.fromhex(md5)).decode()
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Upload:
 
     def _whole(self) -> None:
         content = part_of(self.file, 0)
-        self.client.put_object(**self._at, **self.given, Body=content, ContentMD5=content_md5(content))
+        self.client.put_object(**self._at, **self.given, Body=content, ContentMD5=content_md5(self.file.md5s[0]))
         self.sent(len(content))
 
     def _copy(self) -> bool:
@@ -97,7 +97,7 @@ class Upload:
         if self.like is not None and (etag := self._copied_part(upload, number)):
             return etag
         content = part_of(self.file, number)
-        part = {"UploadId": upload, "PartNumber": number + 1, "Body": content, "ContentMD5": content_md5(content)}
+        part = {"UploadId": upload, "PartNumber": number + 1, "Body": content, "ContentMD5": content_md5(self.file.md5s[number])}
         etag = self.client.upload_part(**self._at, **part)["ETag"]
         self.sent(len(content))
         return etag

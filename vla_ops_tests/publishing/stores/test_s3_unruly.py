@@ -1,0 +1,179 @@
+"""A real S3 server on a bad day: what passes is tried again, what does not is said, and nothing is told of keys."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vla_ops.errors import PublishError
+from vla_ops.publishing.stores.s3 import S3Store
+from vla_ops.publishing.stores.s3_client import S3Options
+from vla_ops_tests.publishing.stores.contract import PART, content_of, made, put
+from vla_ops_tests.publishing.stores.unruly import Fate, Way, way_to
+from vla_ops_tests.services.s3 import KEY, SECRET, Bucket
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def way(s3: Bucket) -> Iterator[Way]:
+    with way_to(s3.server.endpoint) as way:
+        yield way
+
+
+@pytest.fixture
+def store(s3: Bucket, way: Way) -> S3Store:
+    return S3Store(s3.uri, options=S3Options(endpoint=way.endpoint, at_once=2))
+
+
+def once(fate: Fate, which: Callable[[str, str, Any], bool]) -> Callable[[str, str, Any], Fate]:
+    """A fate of the first request that is so."""
+    left = [fate]
+    return lambda *request: left.pop() if left and which(*request) else "pass"
+
+
+def always(fate: Fate, which: Callable[[str, str, Any], bool] = lambda *_: True) -> Callable[[str, str, Any], Fate]:
+    return lambda *request: fate if which(*request) else "pass"
+
+
+def is_put(method: str, _path: str, _headers: Any) -> bool:
+    return method == "PUT"
+
+
+def has_condition(_method: str, _path: str, headers: Any) -> bool:
+    return "If-Match" in headers or "If-None-Match" in headers
+
+
+def is_copy(_method: str, _path: str, headers: Any) -> bool:
+    return "x-amz-copy-source" in headers
+
+
+class TestThatPasses:
+    @pytest.mark.parametrize("fate", ["lose", (503, "SlowDown"), (500, "InternalError")])
+    @pytest.mark.parametrize("size", [1000, PART + 1])
+    def test_an_upload_is_tried_again(self, store: S3Store, way: Way, tmp_path: Path, fate: Fate, size: int) -> None:
+        file = made(tmp_path / "file", content_of(size))
+        way.fate = once(fate, is_put)
+        assert put(store, "file", file) == size
+        assert store.differs("file", file) is None
+
+    def test_parts_that_are_joined_with_the_answer_lost_are_a_file(self, store: S3Store, way: Way, tmp_path: Path) -> None:
+        file = made(tmp_path / "file", content_of(PART + 1))
+        way.fate = once("lose", lambda method, path, _: method == "POST" and "uploadId=" in path)
+        assert put(store, "file", file) == PART + 1
+        assert store.differs("file", file) is None
+
+    def test_what_arrives_garbled_is_sent_again(self, store: S3Store, way: Way, tmp_path: Path) -> None:
+        file = made(tmp_path / "file", content_of(1000))
+        way.fate = once((400, "BadDigest"), is_put)
+        assert put(store, "file", file) == 1000
+
+    def test_what_is_read_is_whole_where_the_connection_breaks(self, s3: Bucket, store: S3Store, way: Way, tmp_path: Path) -> None:
+        s3.put("file", content_of(1000))
+        way.fate = once("cut", lambda method, *_: method == "GET")
+        assert store.read("file") == content_of(1000)
+
+    def test_what_is_compared_is_read_on_where_the_connection_breaks(self, s3: Bucket, store: S3Store, way: Way, tmp_path: Path) -> None:
+        s3.put("file", content_of(PART + 1))
+        # Its ETag is of one part.
+        assert s3.server.fs().info(f"{s3.root}/file")["ETag"].strip('"') != made(tmp_path / "file", content_of(PART + 1)).etag
+        way.fate = once("cut", lambda method, *_: method == "GET")
+        assert store.differs("file", made(tmp_path / "file", content_of(PART + 1))) is None
+
+    @pytest.mark.parametrize("before", [None, b"before"])
+    def test_a_pointer_that_was_written_with_the_answer_lost_is_written(self, store: S3Store, way: Way, before: bytes | None) -> None:
+        assert before is None or store.point("latest", before, seen=None)
+        seen = store.pointer("latest")
+        way.fate = once("lose", is_put)
+        assert store.point("latest", b"now", seen=seen)
+        assert store.read("latest") == b"now"
+
+
+class TestThatIsLacking:
+    def test_copies_are_uploads_where_the_store_makes_none(self, store: S3Store, way: Way, tmp_path: Path) -> None:
+        for size in (1000, PART + 1):
+            file = made(tmp_path / "file", content_of(size))
+            put(store, f"{size}", file)
+            way.fate = always((501, "NotImplemented"), is_copy)
+            assert put(store, f"{size}-too", file, like=f"{size}") == size
+            assert store.differs(f"{size}-too", file) is None
+
+    @pytest.mark.parametrize("code", [(501, "NotImplemented"), (403, "AccessDenied")])
+    def test_uploads_that_cannot_be_listed_begin_anew(self, store: S3Store, way: Way, tmp_path: Path, code: tuple[int, str]) -> None:
+        file = made(tmp_path / "file", content_of(PART + 1))
+        way.fate = always(code, lambda method, path, _: method == "GET" and "uploads" in path)
+        assert put(store, "file", file) == PART + 1
+        assert store.differs("file", file) is None
+
+    def test_pointers_are_compared_where_the_store_knows_no_conditions(self, store: S3Store, way: Way) -> None:
+        way.fate = always((501, "NotImplemented"), has_condition)
+        assert store.point("latest", b"v1", seen=None)
+        first = store.pointer("latest")
+        assert store.point("latest", b"v2", seen=first)
+        assert not store.point("latest", b"v3", seen=first)
+        assert not store.point("latest", b"v3", seen=None)
+        assert store.read("latest") == b"v2"
+
+    def test_who_may_not_remove_may_publish(self, store: S3Store, way: Way) -> None:
+        way.fate = always((403, "AccessDenied"), lambda method, *_: method == "DELETE")
+        store.check()
+
+
+class TestThatIsSaid:
+    @pytest.mark.parametrize(
+        ("fate", "what", "todo"),
+        [
+            ((403, "AccessDenied"), "the store refuses: this is not allowed to these credentials", "s3:PutObject"),
+            ((400, "ExpiredToken"), "the store refuses: the credentials have expired", "Get new ones"),
+            ((400, "AccessControlListNotSupported"), "the bucket takes no ACLs", "Leave `acl` out"),
+            ((403, "QuotaExceeded"), "the store is full", "have the quota raised"),
+            ((507, "XMinioStorageFull"), "the store is full", "Make room"),
+            ((503, "SlowDown"), "the store is too busy, or broken", "Publish again when that is over"),
+            ((400, "Something"), "the store refuses", "the store's log"),
+        ],
+    )
+    def test_a_store_that_cannot_be_written(self, store: S3Store, way: Way, fate: Fate, what: str, todo: str) -> None:
+        way.fate = always(fate, is_put)
+        said = _said(store)
+        assert said.startswith(f"{what} [file {store.uri}]; found {fate[1]} ({fate[0]}): it is so")
+        assert todo in said
+
+    @pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"])
+    def test_a_bucket_of_another_region(self, store: S3Store, way: Way, code: str) -> None:
+        way.fate = always((400, code))
+        said = _said(store)
+        assert said.startswith("the bucket is in another region")
+        assert "expected eu-north-1. Set the region" in said
+
+    def test_nothing_that_a_server_says_tells_a_key(self, store: S3Store, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+        way.fate = always((403, "SignatureDoesNotMatch"))
+        way.message = f"{KEY} with {SECRET} asked for http://{KEY}:{SECRET}@host/key?X-Amz-Signature=PLANTED"
+        assert "found SignatureDoesNotMatch (403): *** with *** asked for http://host/key. Check AWS_SECRET_ACCESS_KEY" in _said(store)
+
+    def test_what_fails_later_is_said_with_the_file(self, store: S3Store, way: Way, tmp_path: Path) -> None:
+        way.fate = always((403, "AccessDenied"))
+        file = made(tmp_path / "file", b"content")
+        calls: dict[str, Callable[[], object]] = {
+            "v1/put": lambda: put(store, "v1/put", file),
+            "v1/differs": lambda: store.differs("v1/differs", file),
+            "v1/read": lambda: store.read("v1/read"),
+            "v1/pointer": lambda: store.pointer("v1/pointer"),
+            "v1/point": lambda: store.point("v1/point", b"", seen=None),
+            "v1": lambda: store.listed("v1"),
+        }
+        for name, call in calls.items():
+            with pytest.raises(PublishError) as caught:
+                call()
+            assert str(caught.value).startswith(f"the store refuses: this is not allowed to these credentials [file {store.uri}/{name}]")
+
+
+def _said(store: S3Store) -> str:
+    with pytest.raises(PublishError) as caught:
+        store.check()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not [secret for secret in (SECRET, KEY, "PLANTED", "AWS4-HMAC") if secret in shown]
+    return str(caught.value)
