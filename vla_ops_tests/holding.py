@@ -60,11 +60,11 @@ def change(metrics):
     os.rename = renamed
 """
 
-# In the middle of a video, of which so many frames are read; meanwhile it tells how far it is, as it does where frames come.
+# In the middle of a video, of which so many frames are written; meanwhile it tells how far it is, as it does where frames come.
 _WORKER = """
 def change(convert):
-    from vla_ops.episodes import pipe
-    whole, fill, at_work = convert.convert_recording, pipe.Pipe.fill, []
+    from vla_ops.episodes import video
+    whole, count, at_work = convert.convert_recording, video._Job.count, []
     def converted(job, progress):
         def told(frames, fraction):
             progress(frames, fraction)
@@ -73,13 +73,11 @@ def change(convert):
                 progress(0, fraction)
         at_work.append(job.recording)
         return whole(job, told)
-    def slowly(source):
-        for k, item in enumerate(source):
-            while k == 100 and is_held(at_work[-1]):
-                time.sleep(0.01)
-            yield item
-    convert.convert_recording = converted
-    pipe.Pipe.fill = lambda self, source: fill(self, slowly(source))
+    def counted(self, frames):
+        count(self, frames)
+        while self.done >= 100 and is_held(at_work[-1]) and not self.stop.is_set():
+            time.sleep(0.01)
+    convert.convert_recording, video._Job.count = converted, counted
 """
 
 
@@ -117,5 +115,5 @@ def hold_checkpoint(folder: Path, *, step: int) -> Hold:
 
 
 def hold_workers(folder: Path, *recordings: str) -> Hold:
-    """Workers that stay in the middle of these recordings, with a hundred frames of their video read."""
+    """Workers that stay in the middle of these recordings, with a hundred frames of their video written."""
     return Hold(folder, "vla_ops.episodes.convert", _WORKER, *recordings)
