@@ -17,6 +17,10 @@ _REFUSED = ("the store refuses: this is not allowed to these credentials", f"Ask
 _OTHER_REGION = ("the bucket is in another region", _REGION)
 _BROKEN = ("what arrived at the store is not what was sent", "Publish again. If it comes again, test this machine's memory and network.")
 _FULL = ("the store is full", "Make room there, or have the quota raised. What is there already is kept.")
+_NO_S3 = (
+    "what answers there does not speak S3",
+    "Check the endpoint (AWS_ENDPOINT_URL: S3 has a port of its own at many stores), and the proxy (HTTP_PROXY, NO_PROXY).",
+)
 _BUSY = ("the store is too busy, or broken", _AGAIN)
 _SAID = {
     "NoSuchBucket": ("there is no such bucket", "Correct the URI, or make the bucket (`aws s3 mb s3://NAME`)."),
@@ -25,6 +29,9 @@ _SAID = {
     "AllAccessDisabled": _REFUSED,
     "Forbidden": _REFUSED,
     "403": _REFUSED,
+    # No code of S3, where an object that is not there has one.
+    "404": _NO_S3,
+    "405": _NO_S3,
     "InvalidAccessKeyId": (
         "the store does not know the access key",
         "Check AWS_ACCESS_KEY_ID, or the profile, and whether the endpoint is the one that the key is for.",
