@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vla_ops.publishing.secrets import without_secrets
+from vla_ops.recordings.remote.errors import without_secrets
 
 DATASET_FILE = "meta/vla_ops.json"
 

@@ -18,7 +18,7 @@ from vla_ops.checkpoints.remote import RemoteFile, list_files, local_path, read_
 from vla_ops.errors import PublishError, StoreError
 from vla_ops.files import discard, only_one
 from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest
-from vla_ops.publishing.secrets import without_secrets
+from vla_ops.recordings.remote.errors import without_secrets
 
 _AT_ONCE = 8
 

@@ -9,19 +9,12 @@ from pathlib import Path
 
 from vla_ops.errors import PublishError
 
-# Passwords and signatures in URLs.
-_IN_URL = re.compile(r"(?<=://)[^/@\s'\"]+@|\?[^\s'\")]+")
 _SIGNED = re.compile(rb"(?i)X-Amz-Signature=|X-Goog-Signature=|[?&]Signature=|://[^/@:\s'\"]+:[^/@\s'\"]+@")
 _NAMES = re.compile(r"(?i)(SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY)")
 # Shorter values, such as `1` or `true`, are found anywhere and are no secrets.
 _SHORTEST = 8
 # Text is small; weights and videos are written by libraries that know nothing of the environment.
 _LARGEST = 4 << 20
-
-
-def without_secrets(uri: str) -> str:
-    """A URL without what is secret in it."""
-    return _IN_URL.sub("", uri)
 
 
 def secrets_of(environment: Mapping[str, str]) -> dict[str, str]:

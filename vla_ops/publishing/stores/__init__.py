@@ -6,9 +6,9 @@ from typing import Any
 
 from vla_ops.checkpoints.remote import local_path
 from vla_ops.errors import PublishError
-from vla_ops.publishing.secrets import without_secrets
 from vla_ops.publishing.stores.base import Store
 from vla_ops.publishing.stores.local import LocalStore
+from vla_ops.recordings.remote.errors import without_secrets
 
 __all__ = ["LocalStore", "Store", "store_at"]
 

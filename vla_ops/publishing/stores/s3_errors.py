@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from vla_ops.errors import PublishError
+from vla_ops.recordings.remote.errors import without_secrets
 
 _AGAIN = "Publish again when that is over: what is there already is kept."
 _NEEDED = "s3:ListBucket, s3:GetObject, s3:PutObject, s3:ListBucketMultipartUploads, s3:ListMultipartUploadParts, s3:AbortMultipartUpload"
@@ -60,8 +60,6 @@ _SAID = {
     "ServiceUnavailable": _BUSY,
     "InternalError": _BUSY,
 }
-# In a text that a server or a client wrote: a password, and the signature in a query.
-_SECRETS = re.compile(r"(?<=://)[^/@\s'\"]+@|\?[^\s'\")]+")
 _NO_CREDENTIALS = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile of ~/.aws/config (`aws configure`, `aws sso login`), "
     "in the environment of the process that publishes."
@@ -124,7 +122,7 @@ def _failure(error: Any, place: str, session: Any) -> PublishError:
 
 
 def _without_secrets(text: str, session: Any) -> str:
-    text = _SECRETS.sub("", text)
+    text = without_secrets(text)
     with suppress(Exception):  # Credentials that cannot be had are in no text.
         for secret in session.get_credentials().get_frozen_credentials()[:3]:
             text = text.replace(secret, "***") if secret else text

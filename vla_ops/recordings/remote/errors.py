@@ -37,6 +37,11 @@ class NoRangesError(Exception):
     """The server sends a file only as a whole."""
 
 
+def without_secrets(text: str) -> str:
+    """A text with URLs in it, or a URL, without passwords and signatures."""
+    return _SECRETS.sub("", text)
+
+
 def passes(error: BaseException) -> bool:
     """True for what may be gone at the next try: timeouts, broken connections, a server that is too busy."""
     # The outermost that says something decides: clients wrap what they met, and a broken body may have a status of its own inside.
@@ -94,7 +99,7 @@ def shown(uri: str) -> str:
 def unreachable(error: BaseException, uri: str, *, tries: int = 1) -> OutOfReachError:
     """The error that names the URI, what the store said, and what to do."""
     what, todo = _said(error)
-    said = _SECRETS.sub("", next((str(cause) for cause in _chain(error) if str(cause).strip()), ""))
+    said = without_secrets(next((str(cause) for cause in _chain(error) if str(cause).strip()), ""))
     found = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return OutOfReachError(what, uri=shown(uri), found=found + (f" ({tries} tries)" if tries > 1 else ""), todo=todo)
 
