@@ -42,8 +42,11 @@ class HashedFile:
         return f"{hashlib.md5(b''.join(map(bytes.fromhex, self.md5s)), usedforsecurity=False).hexdigest()}-{len(self.md5s)}"
 
     def require_unchanged(self) -> None:
-        """Raise PublishError if the file was written to since it was hashed."""
-        now = self.path.stat()
+        """Raise PublishError if the file was written to, or removed, since it was hashed."""
+        try:
+            now = self.path.stat()
+        except OSError as error:
+            raise changed(self.path, error.strerror, "a file that can be read") from error
         if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
             raise changed(self.path, f"{now.st_size} bytes", f"{self.size} bytes, as it was hashed")
 
