@@ -83,12 +83,22 @@ def read_text(uri: str) -> str | None:
 
 def folders_in(uri: str) -> list[str]:
     """Names of the folders in a folder, as a hint: none where they cannot be listed."""
+    try:
+        return list_folders(uri)
+    except FetchError:
+        return []
+
+
+def list_folders(uri: str) -> list[str]:
+    """Names of the folders in a folder, none where there is no such folder. Raise FetchError where that cannot be found out."""
     if (local := local_path(uri)) is not None:
         return sorted(path.name for path in local.iterdir() if path.is_dir()) if local.is_dir() else []
     try:
         listed = _asked(uri, lambda fs, path: fs.ls(path, detail=True), "cannot be listed")
-    except FetchError:
-        return []
+    except FetchError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
     return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in listed if entry["type"] == "directory")
 
 

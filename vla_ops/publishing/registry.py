@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vla_ops.checkpoints.remote import folders_in
+from vla_ops.checkpoints.remote import list_folders
 from vla_ops.errors import PublishError
 from vla_ops.publishing.manifest import VERSIONS, Manifest
 from vla_ops.publishing.pull import Version, published_at
@@ -17,8 +17,8 @@ _DEPTH = 4
 
 
 def publications(uri: str, *, depth: int = _DEPTH) -> Iterator[Version | PublishError]:
-    """The newest version of every publication below a URI, or why it cannot be read."""
-    inner = folders_in(uri)
+    """The newest version of every publication below a URI, or why it cannot be read. Raise FetchError where the place cannot be listed."""
+    inner = list_folders(uri)
     if VERSIONS in inner:
         try:
             found = published_at(uri)
@@ -34,7 +34,7 @@ def publications(uri: str, *, depth: int = _DEPTH) -> Iterator[Version | Publish
 
 def versions_of(uri: str) -> list[str]:
     """The versions of a publication that are there, finished or not."""
-    return folders_in(f"{uri.rstrip('/')}/{VERSIONS}")
+    return list_folders(f"{uri.rstrip('/')}/{VERSIONS}")
 
 
 def age(manifest: Manifest, now: datetime | None = None) -> str:
