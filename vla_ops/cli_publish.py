@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from vla_ops.errors import PublishError
+from vla_ops.publishing.stores.s3_client import S3Options
 
 if TYPE_CHECKING:
     from vla_ops.publishing.manifest import Manifest
     from vla_ops.publishing.pull import Version
-    from vla_ops.publishing.stores.base import Store
 
 
 @dataclass(frozen=True)
@@ -23,28 +23,15 @@ class Publish:
     What is published twice is uploaded once, an interrupted upload goes on where it ended, and no version is ever written to again.
     """
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_FOLDER")]
     """ROBOT/TRAINING (its last checkpoint; @best or @STEP behind it for another), or the folder of a checkpoint, export or dataset."""
-    to: tyro.conf.Positional[str]
+    to: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STORE")]
     """Where publications are kept: s3://BUCKET/PREFIX, or a folder."""
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Below it. Default: ROBOT/TRAINING, with `_torch_LAYOUT` for an export, or ROBOT/VIEW for a dataset."""
     to_resume: bool = False
     """Of a checkpoint also what is needed to go on training from it, which is twice its size."""
-    endpoint: str | None = None
-    """Of an S3-compatible store that is not Amazon's. Default: AWS_ENDPOINT_URL."""
-    profile: str | None = None
-    """Of the AWS configuration. Keys come from there or the environment, never from here."""
-    region: str | None = None
-    """Of the bucket, where the configuration does not say it."""
-    acl: str | None = None
-    """Canned ACL of the objects, such as `bucket-owner-full-control`."""
-    storage_class: str | None = None
-    """Such as `STANDARD_IA`."""
-    sse: str | None = None
-    """Encryption by the store: `AES256` or `aws:kms`."""
-    max_bandwidth_mb_s: float | None = None
-    """Send no faster than this."""
+    s3: Annotated[S3Options, tyro.conf.OmitArgPrefixes] = field(default_factory=S3Options)
 
     def run(self) -> int:
         """Publish, and say where it is."""
@@ -52,26 +39,21 @@ class Publish:
         from vla_ops.episodes.store import home
         from vla_ops.publishing.package import package_at
         from vla_ops.publishing.publish import publish
+        from vla_ops.publishing.stores import store_at
 
         package = package_at(locate(self.source, home(), say=_say), name=self.name, to_resume=self.to_resume)
-        done = publish(package, self._store(), work=home() / "publications", say=_say)
+        done = publish(package, store_at(self.to, self.s3), work=home() / "publications", say=_say)
         sent = f"{done.bytes_sent / 1e6:.1f} MB sent" if done.bytes_sent else "nothing had to be sent"
         sys.stdout.write(f"{done.uri}@{done.manifest.version}\n")
         _say(f"{len(done.manifest.files)} files, {done.manifest.total_bytes / 1e6:.1f} MB, {sent} in {done.seconds:.1f} s")
         return 0
-
-    def _store(self) -> Store:
-        from vla_ops.publishing.stores import store_at
-
-        given = {key: getattr(self, key) for key in ("endpoint", "profile", "region", "acl", "storage_class", "sse", "max_bandwidth_mb_s")}
-        return store_at(self.to, **{key: value for key, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
 class Policies:
     """List what is published below a place: what it is, its numbers, and how old it is. Exit code 2 if something cannot be read."""
 
-    uri: tyro.conf.Positional[str]
+    uri: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="URI")]
     """s3://BUCKET/PREFIX, or a folder."""
 
     def run(self) -> int:
@@ -94,7 +76,7 @@ class Policies:
 class Lineage:
     """Print what a published version was made of, back to the hashes of the recordings, and what has changed since on this machine."""
 
-    uri: tyro.conf.Positional[str]
+    uri: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="URI")]
     """A publication, or one of its versions: URI@VERSION."""
 
     def run(self) -> int:

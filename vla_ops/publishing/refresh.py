@@ -8,7 +8,7 @@ from pathlib import Path
 from vla_ops.export.refresh import best_of_last_run, refresh_exports
 from vla_ops.publishing.package import package_at
 from vla_ops.publishing.publish import Published, publish
-from vla_ops.publishing.stores import store_at
+from vla_ops.publishing.stores import S3Options, store_at
 from vla_ops.spec.publishing import PublishSpec
 from vla_ops.spec.training import ExportSpec
 
@@ -37,4 +37,4 @@ def publish_folder(home: Path, folder: Path, asked: PublishSpec, *, say: Callabl
     """Publish a checkpoint, an export or a dataset version."""
     store = asked.store if "://" in asked.store else str(home / asked.store)
     package = package_at(folder, name=asked.name)
-    return publish(package, store_at(store, **asked.options), work=home / "publications", say=say)
+    return publish(package, store_at(store, S3Options(**asked.options)), work=home / "publications", say=say)

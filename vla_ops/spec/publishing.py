@@ -30,6 +30,8 @@ class PublishSpec(Strict):
     """Such as `STANDARD_IA`."""
     sse: Literal["AES256", "aws:kms"] | None = None
     """Encryption by the store."""
+    sse_kms_key: str | None = None
+    """With `aws:kms`: the id of a key that is not the bucket's own."""
     max_bandwidth_mb_s: float | None = Field(default=None, gt=0)
     """Send no faster than this."""
 

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vla_ops.checkpoints.remote import local_path
 from vla_ops.errors import PublishError
 from vla_ops.publishing.stores.base import Store
 from vla_ops.publishing.stores.local import LocalStore
+from vla_ops.publishing.stores.s3_client import S3Options
 from vla_ops.recordings.remote.errors import without_secrets
 
-__all__ = ["LocalStore", "Store", "store_at"]
+__all__ = ["LocalStore", "S3Options", "Store", "store_at"]
+
+_AS_IT_IS = S3Options()
 
 
-def store_at(uri: str, **options: Any) -> Store:
-    """The store that a URI names: s3://BUCKET/PREFIX, whose `options` are those of S3Options, or a folder, which has none.
+def store_at(uri: str, options: S3Options = _AS_IT_IS) -> Store:
+    """The store that a URI names: s3://BUCKET/PREFIX, or a folder, which has no options.
 
     Raise PublishError for another kind of URI.
     """
     if uri.startswith("s3://"):
-        from vla_ops.publishing.stores.s3 import S3Options, S3Store
+        from vla_ops.publishing.stores.s3 import S3Store
 
-        return S3Store(uri, options=S3Options(**options))
+        return S3Store(uri, options=options)
     folder = local_path(uri)
     if folder is None:
         todo = "Give s3://BUCKET/PREFIX, or a folder."
         raise PublishError("nothing can be published to this kind of place", file=without_secrets(uri), todo=todo)
-    if options:
+    if options != _AS_IT_IS:
         todo = "Leave these out: they are for s3://."
-        raise PublishError("a folder has no such options", file=folder, found=", ".join(options), todo=todo)
+        raise PublishError("a folder has no such options", file=folder, found=options, todo=todo)
     return LocalStore(folder.absolute())

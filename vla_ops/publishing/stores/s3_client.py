@@ -33,6 +33,7 @@ class S3Options:
     # `AES256` or `aws:kms`. With `aws:kms` an ETag says nothing of the content: files are read back to be compared, and unfinished
     # uploads begin anew.
     sse: str | None = None
+    # With `aws:kms`: the id of a key that is not the bucket's own.
     sse_kms_key: str | None = None
     # Requests at once; each has a part of a file in memory (16 MiB, more for files above 140 GB).
     at_once: int = 8
