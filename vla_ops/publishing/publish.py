@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,16 +104,16 @@ class _Upload:
             self._finish(work)
 
     def _send(self) -> None:
-        there, like = self._store.listed(self._folder), self._previous()
-        left = [file.size for name, file in self._files.items() if there.get(name) != file.size]
-        self._total = sum(left)
+        left, like = self._store.differing(self._folder, self._files), self._previous()
+        self._total = sum(self._files[name].size for name in left)
         to = f"{self._store.uri}/{self._folder}"
         self._say(f"sending {len(left)} of {len(self._files)} files ({self._total / 1e6:.1f} MB) to {to}")
-        # Of those that are there already, each store finds out itself.
-        self._each(list(self._files), lambda name: self._put(name, like.get(self._files[name].sha256)))
+        with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="publish") as pool:
+            # The list makes errors of the threads errors of this one.
+            list(pool.map(lambda name: self._put(name, like.get(self._files[name].sha256)), left))
 
     def _put(self, name: str, like: str | None) -> None:
-        self._store.put(f"{self._folder}/{name}", self._files[name], like=like, sent=self._sent)
+        self._store.put(f"{self._folder}/{name}", self._files[name], like=like, sent=self._sent, asked=True)
 
     def _sent(self, count: int) -> None:
         with self._lock:
@@ -140,9 +140,7 @@ class _Upload:
         wrong = dict.fromkeys(there.keys() - self._files.keys(), "does not belong to it")
         wrong |= {name: _size(there.get(name), file) for name, file in self._files.items() if there.get(name) != file.size}
         if thoroughly and not wrong:
-            names = list(self._files)
-            found = self._each(names, lambda name: self._store.differs(f"{self._folder}/{name}", self._files[name]))
-            wrong = {name: why for name, why in zip(names, found, strict=True) if why is not None}
+            wrong = dict(self._store.differing(self._folder, self._files))
         if wrong:
             shown = "; ".join(f"{name} {why}" for name, why in sorted(wrong.items())[:4]) + (" ..." if len(wrong) > 4 else "")
             todo = f"It is not pointed to. Remove {self._folder} there, then publish again."
@@ -157,10 +155,6 @@ class _Upload:
         if self._store.read(name) != content:
             todo = "Something else writes there: look at it, then publish again."
             raise PublishError("the manifest that was read back is another one", file=f"{self._store.uri}/{name}", todo=todo)
-
-    def _each[T](self, names: Sequence[str], do: Callable[[str], T]) -> list[T]:
-        with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="publish") as pool:
-            return list(pool.map(do, names))
 
 
 def _size(found: int | None, file: HashedFile) -> str:

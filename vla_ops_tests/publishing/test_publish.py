@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,8 +74,8 @@ class Meddling(LocalStore):
 
     meddle: Callable[[Path], object] = lambda _: None
 
-    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None]) -> None:
-        super().put(name, file, like=like, sent=sent)
+    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None], asked: bool = False) -> None:
+        super().put(name, file, like=like, sent=sent, asked=asked)
         if not name.endswith(".json"):
             self.meddle(self.folder / name)
 
@@ -101,11 +101,11 @@ def test_a_file_that_changes_after_it_was_hashed_is_refused(store: LocalStore, t
 
     @dataclass(frozen=True)
     class Late(LocalStore):
-        def listed(self, folder: str) -> dict[str, int]:
+        def differing(self, folder: str, files: Mapping[str, HashedFile]) -> Mapping[str, str]:
             # After it was hashed, before it is sent.
             package.files["params/a"].write_text("One")
             os.utime(package.files["params/a"], ns=(0, 0))
-            return dict(super().listed(folder))
+            return super().differing(folder, files)
 
     with pytest.raises(PublishError, match=r"a file changed while it was published.*params/a"):
         publish(package, Late(store.folder), work=tmp_path)

@@ -45,16 +45,21 @@ class Store(Protocol):
         """Size in bytes of every file below a folder, by name relative to it. Empty where there is none."""
         ...
 
-    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None]) -> None:
+    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None], asked: bool = False) -> None:
         """Make `name` the content of `file`: whole or not at all, and going on with what a killed call left there.
 
-        `like` is another name in the store with the same content, which may be copied instead. `sent` hears of bytes as they go.
+        `like` is another name in the store with the same content, which may be copied instead. `sent` hears of bytes as they go. `asked`
+        says that `differing` has just named it, so that a store need not ask again where that costs as much as sending it.
         Raise PublishError for a file that is not what it was when it was hashed.
         """
         ...
 
     def differs(self, name: str, file: HashedFile) -> str | None:
         """In which way what the store has under `name` is not `file`; None where it is the same, byte for byte."""
+        ...
+
+    def differing(self, folder: str, files: Mapping[str, HashedFile]) -> Mapping[str, str]:
+        """What `differs` says of those of `files`, by name below a folder, of which it says something: of all of them at once."""
         ...
 
     def read(self, name: str) -> bytes | None:

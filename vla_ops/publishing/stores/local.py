@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +48,10 @@ class LocalStore:
             if path.is_file() and not is_work_in_progress(path)
         }
 
-    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None]) -> None:
+    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None], asked: bool = False) -> None:
         """See Store.put."""
         target = self.folder / name
-        if target.is_file() and self.differs(name, file) is None:
+        if not asked and target.is_file() and self.differs(name, file) is None:
             return
         sweep(target.parent, target=target.name)
         with replacing(target) as work:
@@ -70,6 +71,12 @@ class LocalStore:
         if (size := path.stat().st_size) != file.size:
             return f"has {size} bytes instead of {file.size}"
         return None if hash_file(path).sha256 == file.sha256 else "has other bytes"
+
+    def differing(self, folder: str, files: Mapping[str, HashedFile]) -> Mapping[str, str]:
+        """See Store.differing."""
+        with ThreadPoolExecutor(self.at_once, thread_name_prefix="compare") as pool:
+            found = pool.map(lambda name: self.differs(f"{folder}/{name}", files[name]), files)
+            return {name: why for name, why in zip(files, found, strict=True) if why is not None}
 
     def read(self, name: str) -> bytes | None:
         """See Store.read."""

@@ -74,23 +74,21 @@ class S3Store:
 
     def listed(self, folder: str) -> Mapping[str, int]:
         """See Store.listed."""
-        root = self._key(f"{folder.strip('/')}/".lstrip("/"))
-        with self._saying(folder):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=root)
-            found = {entry["Key"].removeprefix(root): entry["Size"] for page in pages for entry in page.get("Contents", [])}
-        # What ends with a slash stands for a folder in some programs.
-        return {name: size for name, size in found.items() if name and not name.endswith("/")}
+        return {name: entry["Size"] for name, entry in self._entries(folder).items()}
 
-    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None]) -> None:
+    def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None], asked: bool = False) -> None:
         """See Store.put. `sent` hears of a part when it is there."""
         from botocore.exceptions import ClientError
 
         source = self._key(like) if like is not None and self.differs(like, file) is None else None
         upload = Upload(self._client, self._pool, self._bucket, self._key(name), self._options.given, file, source, sent)
         with self._saying(name):
+            # To ask for a small file takes as long as to send it.
+            is_known = asked and len(file.md5s) == 1
             for left in reversed(range(_TRIES)):
-                if self.differs(name, file) is None:
+                if not is_known and self.differs(name, file) is None:
                     return
+                is_known = False
                 file.require_unchanged()
                 try:
                     upload.run()
@@ -110,6 +108,14 @@ class S3Store:
             if head["ETag"].strip('"') == file.etag:
                 return None
             return None if self._sha256(name, file) == file.sha256 else "has other bytes"
+
+    def differing(self, folder: str, files: Mapping[str, HashedFile]) -> Mapping[str, str]:
+        """See Store.differing. A listing has the ETags of a thousand files; asked of one by one are those of which that is not enough."""
+        there = self._entries(folder)
+        found = {name: "is missing" for name in files if name not in there}
+        unsettled = [name for name, file in files.items() if name in there and not _is(there[name], file)]
+        answers = self._pool.map(lambda name: self.differs(f"{folder}/{name}", files[name]), unsettled)
+        return found | {name: why for name, why in zip(unsettled, answers, strict=True) if why is not None}
 
     def read(self, name: str) -> bytes | None:
         """See Store.read."""
@@ -148,6 +154,15 @@ class S3Store:
             self._write(name, content)
             return self.read(name) == content
 
+    def _entries(self, folder: str) -> dict[str, Any]:
+        """What a listing says of every object below a folder, by name relative to it."""
+        root = self._key(f"{folder.strip('/')}/".lstrip("/"))
+        with self._saying(folder):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=root)
+            found = {entry["Key"].removeprefix(root): entry for page in pages for entry in page.get("Contents", [])}
+        # What ends with a slash stands for a folder in some programs.
+        return {name: entry for name, entry in found.items() if name and not name.endswith("/")}
+
     def _write(self, name: str, content: bytes, *, by: Any = None, **only: str) -> None:
         md5 = content_md5(hashlib.md5(content, usedforsecurity=False).hexdigest())
         (by or self._client).put_object(**self._at(name), **self._options.given, **only, Body=content, ContentMD5=md5)
@@ -184,6 +199,11 @@ class S3Store:
 
     def _saying(self, name: str = "") -> AbstractContextManager[None]:
         return said(f"{self.uri}/{name}".rstrip("/"), self._session)
+
+
+def _is(entry: Any, file: HashedFile) -> bool:
+    """Whether what a listing says of an object is enough to know that it is the file."""
+    return entry["Size"] == file.size and entry.get("ETag", "").strip('"') == file.etag
 
 
 def _trying[T](read: Callable[[], T]) -> T:

@@ -100,6 +100,29 @@ class StoreContract:
         assert store.differs("pi0/v1/file", made(tmp_path / "longer", content_of(101))) == "has 100 bytes instead of 101"
         assert store.differs("pi0/v1/elsewhere", made(tmp_path / "file", content_of(100))) == "is missing"
 
+    def test_of_many_files_it_names_those_that_differ(self, store: Store, tmp_path: Path) -> None:
+        sizes = {"small": 100, "changed": 100, "longer": 101, "missing": 100, "parts": PART + 1, "changed parts": PART + 1}
+        files = {f"deep/{name}": made(tmp_path / name, content_of(size)) for name, size in sizes.items()}
+        for name in ("small", "parts"):
+            put(store, f"v1/deep/{name}", files[f"deep/{name}"])
+        for name, size in (("changed", 100), ("longer", 100), ("changed parts", PART + 1), ("of others", 1)):
+            put(store, f"v1/deep/{name}", made(tmp_path / "other", content_of(size, seed=1)))
+        assert store.differing("v1", files) == {
+            "deep/changed": "has other bytes",
+            "deep/longer": "has 100 bytes instead of 101",
+            "deep/missing": "is missing",
+            "deep/changed parts": "has other bytes",
+        }
+        assert store.differing("v2", {}) == {}
+
+    @pytest.mark.parametrize("size", [70_000, SIZES["two parts and a bit"]])
+    def test_what_was_asked_for_is_put(self, store: Store, tmp_path: Path, size: int) -> None:
+        file, sent = made(tmp_path / "file", content_of(size)), list[int]()
+        assert store.differing("v1", {"file": file}) == {"file": "is missing"}
+        store.put("v1/file", file, like=None, sent=sent.append, asked=True)
+        assert sum(sent) == size
+        assert store.differing("v1", {"file": file}) == {}
+
     def test_names_are_listed_below_their_folder_alone(self, store: Store, tmp_path: Path) -> None:
         names = ["file", "videos/front camera/episode 0+1%.mp4", "données/夹爪.json", "deep/er/and/deeper"]
         file = made(tmp_path / "file", b"content")

@@ -52,6 +52,14 @@ def is_copy(_method: str, _path: str, headers: Any) -> bool:
     return "x-amz-copy-source" in headers
 
 
+def test_small_files_take_one_request_each_and_a_listing_for_all(store: S3Store, way: Way, tmp_path: Path) -> None:
+    files = {f"{k}": made(tmp_path / f"{k}", content_of(100, seed=k)) for k in range(9)}
+    for name in store.differing("v1", files):
+        store.put(f"v1/{name}", files[name], like=None, sent=lambda _: None, asked=True)
+    assert store.differing("v1", files) == {}
+    assert [request.split()[0] for request in way.asked] == ["GET", *["PUT"] * 9, "GET"]
+
+
 class TestThatPasses:
     @pytest.mark.parametrize("fate", ["lose", (503, "SlowDown"), (500, "InternalError")])
     @pytest.mark.parametrize("size", [1000, PART + 1])
