@@ -17,8 +17,7 @@ from pathlib import Path
 from threading import Lock
 
 from vla_ops.errors import PublishError
-from vla_ops.files import scratch
-from vla_ops.publishing.hashing import HashedFile, Hashes, hash_file
+from vla_ops.publishing.hashing import HashedFile, Hashes
 from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest, version_of
 from vla_ops.publishing.package import Package
 from vla_ops.publishing.stores.base import Pointer, Store
@@ -49,9 +48,8 @@ def publish(package: Package, store: Store, *, work: Path, say: Callable[[str], 
     say(f"hashing {len(package.files)} files of {package.name}")
     hashes = Hashes(work / "hashes" / f"{hashlib.sha256(package.name.encode()).hexdigest()[:16]}.json")
     files = dict(zip(package.files, hashes.of(package.files.values()), strict=True))
-    manifest = _manifest(package, files)
-    upload = _Upload(store, manifest, files, say)
-    upload.run(work)
+    upload = _Upload(store, _manifest(package, files), files, say)
+    manifest = upload.run()
     _point(store, manifest, say)
     uri = f"{store.uri}/{manifest.name}"
     _, pointed_to = latest(store, manifest.name)
@@ -92,16 +90,16 @@ class _Upload:
         self._lock, self._said_s, self._began_s = Lock(), time.monotonic(), time.monotonic()
         self.sent_bytes = 0
 
-    def run(self, work: Path) -> None:
-        """Send what is not there, compare all of it, and write the manifest last."""
-        is_there = read_manifest(self._store, self._folder) is not None
-        if is_there:
-            self._say(f"version {self._manifest.version} is there already")
-        else:
+    def run(self) -> Manifest:
+        """Send what is not there, compare all of it, and write the manifest last; return the one that is there."""
+        before = read_manifest(self._store, self._folder)
+        if before is None:
             self._send()
-        self._read_back(thoroughly=not is_there)
-        if not is_there:
-            self._finish(work)
+            self._read_back(thoroughly=True)
+            return self._finish()
+        self._say(f"version {self._manifest.version} is there already")
+        self._read_back(thoroughly=False)
+        return before
 
     def _send(self) -> None:
         left, like = self._store.differing(self._folder, self._files), self._previous()
@@ -146,15 +144,15 @@ class _Upload:
             todo = f"It is not pointed to. Remove {self._folder} there, then publish again."
             raise PublishError("what the store has is not what was published", file=self._store.uri, found=shown, todo=todo)
 
-    def _finish(self, work: Path) -> None:
-        content, name = self._manifest.to_json(), f"{self._folder}/{MANIFEST_FILE}"
-        with scratch(work) as folder:
-            file = folder / MANIFEST_FILE
-            file.write_bytes(content)
-            self._store.put(name, hash_file(file), like=None, sent=lambda _: None)
-        if self._store.read(name) != content:
+    def _finish(self) -> Manifest:
+        name = f"{self._folder}/{MANIFEST_FILE}"
+        # Written once: of two who publish the same version at once, the first one's stays.
+        self._store.point(name, self._manifest.to_json(), seen=None)
+        there = read_manifest(self._store, self._folder)
+        if there is None or there.files != self._manifest.files:
             todo = "Something else writes there: look at it, then publish again."
             raise PublishError("the manifest that was read back is another one", file=f"{self._store.uri}/{name}", todo=todo)
+        return there
 
 
 def _size(found: int | None, file: HashedFile) -> str:

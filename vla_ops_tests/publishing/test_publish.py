@@ -14,7 +14,7 @@ import pytest
 
 from vla_ops.errors import PublishError
 from vla_ops.publishing.hashing import HashedFile
-from vla_ops.publishing.publish import publish
+from vla_ops.publishing.publish import Published, publish
 from vla_ops.publishing.pull import published_at, pull
 from vla_ops.publishing.stores import LocalStore
 from vla_ops.publishing.stores.base import Pointer
@@ -44,7 +44,7 @@ def test_the_same_twice_is_one_version_and_nothing_is_sent(store: LocalStore, tm
     first = published(store, tmp_path, a="one")
     before = files_in(store.folder)
     again = published(store, tmp_path, a="one")
-    assert (again.manifest.version, again.bytes_sent) == (first.manifest.version, 0)
+    assert (again.manifest, again.bytes_sent) == (first.manifest, 0)
     assert files_in(store.folder) == before
 
 
@@ -128,14 +128,32 @@ def test_who_is_killed_before_the_manifest_leaves_nothing_to_be_seen_and_the_nex
     assert published_at(f"{store.uri}/{NAME}") is not None
 
 
+def test_of_two_who_finish_the_same_version_the_first_ones_manifest_stays(store: LocalStore, tmp_path: Path) -> None:
+    first: list[Published] = []
+
+    @dataclass(frozen=True)
+    class Slower(LocalStore):
+        def point(self, name: str, content: bytes, *, seen: Pointer | None) -> bool:
+            if not first:
+                first.append(published(store, tmp_path / "first", a="one"))
+            return super().point(name, content, seen=seen)
+
+    second = published(Slower(store.folder), tmp_path / "second", a="one")
+    assert second.manifest == first[0].manifest
+    version = published_at(f"{store.uri}/{NAME}")
+    assert version is not None
+    assert version.manifest == first[0].manifest
+
+
 def test_a_pointer_that_others_move_meanwhile_is_looked_at_again(tmp_path: Path) -> None:
     moved: list[Pointer | None] = []
 
     @dataclass(frozen=True)
     class Racing(LocalStore):
         def point(self, name: str, content: bytes, *, seen: Pointer | None) -> bool:
-            moved.append(seen)
-            if len(moved) == 1:
+            if name.endswith("latest.json"):
+                moved.append(seen)
+            if name.endswith("latest.json") and len(moved) == 1:
                 super().point(name, json.dumps({"version": "theirs"}).encode(), seen=seen)
             return super().point(name, content, seen=seen)
 

@@ -93,7 +93,7 @@ class LocalStore:
     def point(self, name: str, content: bytes, *, seen: Pointer | None) -> bool:
         """See Store.point."""
         target = self.folder / name
-        with only_one(target.parent, _patiently):
+        with only_one(self.folder, _patiently):
             if self.pointer(name) != seen:
                 return False
             with replacing(target) as work:
