@@ -195,7 +195,10 @@ def _check(policy: Policy) -> None:
 
     if not isinstance(policy, PiPolicy):
         raise PolicyError("--check-consistency is for runs of this project", found=policy.metadata["policy"], todo="Leave it out.")
-    _say(check_consistency(policy, read_run(policy.setup.folder.parent / RUN_FILE)).render())
+    folder = policy.setup.folder
+    # In a published one it is within.
+    file = folder / RUN_FILE if (folder / RUN_FILE).is_file() else folder.parent / RUN_FILE
+    _say(check_consistency(policy, read_run(file)).render())
 
 
 def _say(line: str) -> None:

@@ -84,11 +84,11 @@ class Normalize:
         """See Step."""
         return self.state_scale.forward(state)
 
-    def encode(self, actions: Floats, now: Now) -> Float64:  # noqa: ARG002
+    def encode(self, actions: Floats, now: Now) -> Float64:  # noqa: ARG002 - other steps need it
         """See Step."""
         return self.action_scale.forward(actions)
 
-    def decode(self, actions: Floats, now: Now) -> Float64:  # noqa: ARG002
+    def decode(self, actions: Floats, now: Now) -> Float64:  # noqa: ARG002 - other steps need it
         """See Step."""
         return self.action_scale.back(actions)
 

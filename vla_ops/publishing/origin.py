@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vla_ops.datasets.lerobot_version import VERSION_FILE
 from vla_ops.recordings.remote.errors import without_secrets
-
-DATASET_FILE = "meta/vla_ops.json"
 
 
 def origin_of_run(told: Mapping[str, Any]) -> dict[str, Any]:
     """The origin of a checkpoint with this run.json: its recipe, norm stats, dataset, code, and `recordings` (see below)."""
     recipe = told["recipe"]
-    dataset = Path(recipe["dataset"]) / DATASET_FILE
+    dataset = Path(recipe["dataset"]) / VERSION_FILE
     data = origin_of_dataset(json.loads(dataset.read_text(encoding="utf-8"))) if dataset.is_file() else {}
     return {
         "robot": recipe["robot"],

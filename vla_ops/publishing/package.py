@@ -20,9 +20,10 @@ from vla_ops.checkpoints.layout import (
     open_checkpoint,
     read_state,
 )
+from vla_ops.datasets.lerobot_version import VERSION_FILE
 from vla_ops.errors import PublishError
 from vla_ops.publishing.manifest import MANIFEST_FILE, Kind
-from vla_ops.publishing.origin import DATASET_FILE, origin_of_dataset, origin_of_run
+from vla_ops.publishing.origin import origin_of_dataset, origin_of_run
 from vla_ops.publishing.secrets import require_no_secrets
 
 # Orbax writes its own paths on this machine into them, and nobody reads them.
@@ -48,8 +49,8 @@ def package_at(folder: Path, *, name: str | None = None, to_resume: bool = False
     this project, and for files that hold a secret of this environment.
     """
     if (folder / EXPORT_FILE).is_file():
-        package = _export(folder, name)
-    elif (folder / DATASET_FILE).is_file():
+        package = _told(folder, name)
+    elif (folder / VERSION_FILE).is_file():
         package = _dataset(folder, name)
     else:
         package = _checkpoint(open_checkpoint(folder), name, to_resume=to_resume)
@@ -75,23 +76,41 @@ def _checkpoint(checkpoint: Checkpoint, name: str | None, *, to_resume: bool) ->
     return Package("policy", name or f"{told['robot']}/{told['training']}", files | {RUN_FILE: run_file}, origin, _metrics(folder))
 
 
-def _export(folder: Path, name: str | None) -> Package:
+def _told(folder: Path, name: str | None) -> Package:
+    """An export or an RLDS view: what each was made of stands in a file of the same name."""
     told = _read(folder / EXPORT_FILE)
+    if "checkpoint" in told:
+        return _export(folder, told, name)
+    if "records" in told:
+        return _rlds(folder, told, name)
+    found, todo = ", ".join(told), "Name the folder of a checkpoint, an export or a dataset version of this project."
+    raise PublishError("this is neither an export nor an RLDS view", file=folder / EXPORT_FILE, found=found, todo=todo)
+
+
+def _export(folder: Path, told: Mapping[str, Any], name: str | None) -> Package:
     checkpoint = Path(told["checkpoint"])
     if not (run_file := checkpoint.parent / RUN_FILE).is_file():
         todo = "Publish one whose checkpoint is on this machine: of others nobody could say what they were made of."
         raise PublishError("the export's checkpoint is of no run that is here", file=run_file, todo=todo)
     run = _read(run_file)
     origin = origin_of_run(run) | {"step": _step(checkpoint), "layout": told["layout"], "precision": told["precision"]}
-    name = name or f"{run['robot']}/{run['training']}_torch_{told['layout']}"
+    # Of a mixture each source has a policy of its own.
+    source = f"_{told['asset_id']}" if run["recipe"].get("sources") else ""
+    name = name or f"{run['robot']}/{run['training']}_torch_{told['layout']}{source}"
     return Package("torch_policy", name, dict(_files(folder)), origin, _metrics(checkpoint))
 
 
 def _dataset(folder: Path, name: str | None) -> Package:
-    told = _read(folder / DATASET_FILE)
+    told = _read(folder / VERSION_FILE)
     info = _read(folder / "meta/info.json")
     measured = {key: info[key] for key in ("total_episodes", "total_frames", "fps")}
     return Package("dataset", name or f"{told['robot']}/{folder.parent.name}", dict(_files(folder)), origin_of_dataset(told), measured)
+
+
+def _rlds(folder: Path, told: Mapping[str, Any], name: str | None) -> Package:
+    episodes = [{"id": id_, "version": version} for shard in told["files"] for id_, version, _ in shard["episodes"]]
+    origin = origin_of_dataset({**told, "episodes": episodes}) | {"settings": told["settings"]}
+    return Package("dataset", name or f"{told['robot']}/rlds", dict(_files(folder)), origin, {"total_episodes": len(episodes)})
 
 
 def _step(checkpoint: Path) -> int | None:

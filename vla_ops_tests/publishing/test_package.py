@@ -7,10 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
+from vla_ops.datasets.refresh import accepted_dataset, refresh_views
+from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import CheckpointError, PublishError
 from vla_ops.publishing.package import package_at
+from vla_ops.robot_file import load_robot
 from vla_ops.training.run import Run
+from vla_ops_tests.lineage.trainings import add_trained_robot, make_dataset
 
 
 @pytest.fixture
@@ -53,6 +58,43 @@ def test_a_dataset_is_published_whole(small_run: Run) -> None:
     assert {"meta/info.json", "meta/vla_ops.json"} <= package.files.keys()
     assert package.measured["total_episodes"] == 2
     assert package.origin["dataset_version"] == small_run.recipe.dataset_version
+
+
+def test_every_view_of_a_dataset_has_the_same_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLA_OPS_HOME", str(tmp_path / "home"))
+    folder = add_trained_robot(tmp_path, {})
+    told = yaml.safe_load((folder / "defs.yaml").read_text())
+    told["attributes"]["dataset"]["formats"] = ["lerobot_v3.0", "lerobot_v2.1", "rlds"]
+    (folder / "defs.yaml").write_text(yaml.safe_dump(told))
+    make_dataset(folder)
+    robot, store = load_robot(folder), RobotStore.of("arm")
+    v30 = package_at(accepted_dataset(robot, store).version.folder)
+    v21, rlds = (package_at(view) for view in refresh_views(robot, store, say=lambda _: None))
+    assert [each.name for each in (v30, v21, rlds)] == ["arm/lerobot_v3", "arm/lerobot_v21", "arm/rlds"]
+    assert "oft_dataset.json" in rlds.files
+    for each in (v21, rlds):
+        same = ("robot", "dataset_version", "episodes", "recordings")
+        assert {key: each.origin[key] for key in same} == {key: v30.origin[key] for key in same}
+
+
+def test_exports_of_a_mixtures_sources_are_publications_of_their_own(checkpoint: Path, tmp_path: Path) -> None:
+    file = checkpoint.parent / "run.json"
+    told = json.loads(file.read_text())
+    told["recipe"]["sources"] = [{"name": source, "stats_fingerprint": source} for source in ("left", "right")]
+    file.write_text(json.dumps(told))
+    exported = {"checkpoint": str(checkpoint), "layout": "lerobot", "precision": "float32"}
+    names = []
+    for source in ("left", "right"):
+        (tmp_path / source).mkdir()
+        (tmp_path / source / "vla_ops.json").write_text(json.dumps({**exported, "asset_id": source}))
+        names.append(package_at(tmp_path / source).name)
+    assert names == [f"{told['robot']}/{told['training']}_torch_lerobot_{source}" for source in ("left", "right")]
+
+
+def test_another_vla_ops_json_is_not_taken_for_one_of_these(tmp_path: Path) -> None:
+    (tmp_path / "vla_ops.json").write_text('{"robot": "arm"}')
+    with pytest.raises(PublishError, match=r"neither an export nor an RLDS view.*vla_ops.json.*found robot"):
+        package_at(tmp_path)
 
 
 def test_a_checkpoint_without_norm_stats_or_a_run_is_refused(checkpoint: Path) -> None:
