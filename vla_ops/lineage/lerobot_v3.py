@@ -12,7 +12,7 @@ from vla_ops.episodes.pictures import CONTACT_SHEET
 from vla_ops.episodes.store import Episode
 from vla_ops.lineage.names import Stage, code_version
 from vla_ops.lineage.semantics import say_contradictions, semantic_check_specs, semantic_checks
-from vla_ops.lineage.tables import picture, table
+from vla_ops.lineage.tables import picture, table, version_metadata
 from vla_ops.norm_stats import Provenance
 
 COMPLETE = "holds_every_usable_episode"
@@ -20,7 +20,7 @@ COMPLETE = "holds_every_usable_episode"
 
 def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset; a new version appears beside the old ones and unchanged files are shared."""
-    key, spec = stage.key("lerobot_v3"), stage.robot.spec
+    key = stage.key("lerobot_v3")
 
     @dg.asset(
         key=key,
@@ -40,7 +40,7 @@ def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
         say_contradictions(context.log, stage.robot.spec, refreshed.judged)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(made.version),
-            metadata=_metadata(stage, made, episodes) | _curated(refreshed) | {"repo_id": spec.dataset.repo_id},
+            metadata=_metadata(stage, made, episodes) | _curated(refreshed),
             check_results=[_complete(refreshed), *semantic_checks(stage, refreshed.judged)],
         )
 
@@ -66,15 +66,7 @@ def _metadata(stage: Stage, made: DatasetVersion, episodes: Sequence[Episode]) -
     for episode in episodes:
         tasks[episode.meta.task] = tasks.get(episode.meta.task, 0) + 1
     metadata: dict[str, Any] = {
-        "dagster/row_count": made.frames,
-        "episodes": made.episodes,
-        "hours": round(made.frames / spec.timeline.rate_hz / 3600, 4),
-        "added": made.added,
-        "removed": made.removed,
-        "written_mb": round(made.bytes_written / 1e6, 3),
-        "shared_mb": round(made.bytes_linked / 1e6, 3),
-        "folder": dg.MetadataValue.path(str(made.folder)),
-        "load_with": dg.MetadataValue.md(f"```python\nLeRobotDataset({spec.dataset.repo_id!r}, root={str(made.folder)!r})\n```"),
+        **version_metadata(made, rate_hz=spec.timeline.rate_hz, repo_id=spec.dataset.repo_id),
         "tasks": table([{"task": task, "episodes": count} for task, count in tasks.items()], ["task", "episodes"]),
         "dimensions": table(_dimensions(stage), ["vector", "index", "name", "unit", "kind", "delta"]),
         "dagster/column_schema": dg.TableSchema(columns=_columns(stage)),

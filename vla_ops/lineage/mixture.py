@@ -12,10 +12,10 @@ from vla_ops.datasets.mixture.card import SOURCE_COLUMNS, source_rows
 from vla_ops.datasets.mixture.refresh import RefreshedMixture, refresh_mixture
 from vla_ops.episodes.store import RobotStore
 from vla_ops.lineage.as_written import as_written
-from vla_ops.lineage.episodes import table
 from vla_ops.lineage.mixture_scaffold import MixtureScaffolder
 from vla_ops.lineage.names import code_version
 from vla_ops.lineage.published import published_policy_assets
+from vla_ops.lineage.tables import table, version_metadata
 from vla_ops.lineage.torch_policy import torch_policy_assets
 from vla_ops.lineage.training import checkpoint_assets, train_jobs, train_tags
 from vla_ops.mixture import MixtureSpec
@@ -109,17 +109,8 @@ def _placed(mixture: LoadedMixture) -> list[Any]:
 def _metadata(mixture: LoadedMixture, refreshed: RefreshedMixture) -> dict[str, Any]:
     made, spec = refreshed.made, mixture.spec
     return {
-        "dagster/row_count": made.frames,
-        "episodes": made.episodes,
+        **version_metadata(made, rate_hz=mixture.schema.rate_hz, repo_id=spec.dataset.repo_id),
         "held_out": made.held_out_episodes,
-        "hours": round(made.frames / mixture.schema.rate_hz / 3600, 4),
-        "added": made.added,
-        "removed": made.removed,
-        "written_mb": round(made.bytes_written / 1e6, 3),
-        "shared_mb": round(made.bytes_linked / 1e6, 3),
-        "folder": dg.MetadataValue.path(str(made.folder)),
-        "load_with": dg.MetadataValue.md(f"```python\nLeRobotDataset({spec.dataset.repo_id!r}, root={str(made.folder)!r})\n```"),
-        "repo_id": spec.dataset.repo_id,
         "sources": table(source_rows(mixture, refreshed.sources, refreshed.sampling), SOURCE_COLUMNS),
         "dimensions": table(_dimensions(mixture), ["vector", "index", "name", "unit", "kind", "sources"]),
     }
