@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from vla_ops.spec.base import Strict
-from vla_ops.spec.dataset import hub_name
+from vla_ops.spec.publishing import hub_name
 from vla_ops.spec.training import TrainingSpec
 
 type Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]

@@ -27,7 +27,7 @@ def dataset_card(
     `robot` is, and `about` are more lines, before the features.
     """
     hours = info["total_frames"] / info["fps"] / 3600
-    listed = [f"- {_text(task)}" for task in tasks[:_LISTED_TASKS]]
+    listed = [f"- {task_text(task)}" for task in tasks[:_LISTED_TASKS]]
     if len(tasks) > _LISTED_TASKS:
         listed.append(f"- and {len(tasks) - _LISTED_TASKS} more, in `{tasks_file}`")
     return "\n".join(
@@ -40,7 +40,7 @@ def dataset_card(
             "",
             "## Load it",
             "",
-            *_load(robot, repo_id),
+            *loading(robot, repo_id),
             "",
             *_validation(info["total_episodes"], held_out),
             *about,
@@ -73,8 +73,10 @@ def _front_matter(robot: str, licence: str) -> list[str]:
     ]
 
 
-def _load(robot: str, repo_id: str | None) -> list[str]:
-    made = f'LeRobotDataset("{repo_id}")' if repo_id else f'LeRobotDataset("local/{robot}", root="path/to/this/folder")'
+def loading(robot: str, repo_id: str | None = None, *, revision: str | None = None) -> list[str]:
+    """The lines that show how to load it: from the Hub with `repo_id`, and there that `revision`; else from its folder."""
+    named = "" if revision is None else f', revision="{revision}"'
+    made = f'LeRobotDataset("{repo_id}"{named})' if repo_id else f'LeRobotDataset("local/{robot}", root="path/to/this/folder")'
     return [
         "```python",
         "from lerobot.datasets.lerobot_dataset import LeRobotDataset",
@@ -109,6 +111,6 @@ def _feature_row(name: str, feature: Mapping[str, Any]) -> str:
     return f"| `{name}` | {feature['dtype']} | {feature['shape']} | {said} |"
 
 
-def _text(task: str) -> str:
+def task_text(task: str) -> str:
     """One line of Markdown that says the task and nothing else, whatever the recording wrote there."""
     return "`" + " ".join(task.replace("`", "'").split()) + "`"

@@ -14,8 +14,8 @@ from vla_ops.recordings.remote.errors import without_secrets
 def origin_of_run(told: Mapping[str, Any]) -> dict[str, Any]:
     """The origin of a checkpoint with this run.json: its recipe, norm stats, dataset, code, and `recordings` (see below)."""
     recipe = told["recipe"]
-    dataset = Path(recipe["dataset"]) / VERSION_FILE
-    data = origin_of_dataset(json.loads(dataset.read_text(encoding="utf-8"))) if dataset.is_file() else {}
+    dataset = _dataset_of(told)
+    data = {} if dataset is None else origin_of_dataset(dataset)
     return {
         "robot": recipe["robot"],
         "training": recipe["name"],
@@ -43,3 +43,14 @@ def origin_of_dataset(told: Mapping[str, Any]) -> dict[str, Any]:
         "episodes": len(told["episodes"]),
         "recordings": recordings,
     }
+
+
+def tasks_of_run(told: Mapping[str, Any]) -> list[str]:
+    """The tasks in the dataset of a run, by first appearance; none where the dataset is not here."""
+    dataset = _dataset_of(told)
+    return [] if dataset is None else list(dict.fromkeys(each["task"] for each in dataset["episodes"]))
+
+
+def _dataset_of(told: Mapping[str, Any]) -> dict[str, Any] | None:
+    file = Path(told["recipe"]["dataset"]) / VERSION_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

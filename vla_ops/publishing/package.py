@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from vla_ops.checkpoints.layout import (
 from vla_ops.datasets.lerobot_version import VERSION_FILE
 from vla_ops.errors import PublishError
 from vla_ops.publishing.manifest import MANIFEST_FILE, Kind
-from vla_ops.publishing.origin import origin_of_dataset, origin_of_run
+from vla_ops.publishing.origin import origin_of_dataset, origin_of_run, tasks_of_run
 from vla_ops.publishing.secrets import require_no_secrets
 
 # Orbax writes its own paths on this machine into them, and nobody reads them.
@@ -40,6 +40,8 @@ class Package:
     files: Mapping[str, Path]
     origin: Mapping[str, Any]
     measured: Mapping[str, Any]
+    # Of a policy the tasks that it was trained on, where its dataset is here.
+    tasks: Sequence[str] = ()
 
 
 def package_at(folder: Path, *, name: str | None = None, to_resume: bool = False) -> Package:
@@ -73,7 +75,8 @@ def _checkpoint(checkpoint: Checkpoint, name: str | None, *, to_resume: bool) ->
     told, parts = _read(run_file), {PARAMS, ASSETS, OURS, *([TRAIN_STATE] if to_resume else [])}
     files = {file: path for file, path in _files(folder) if file.split("/")[0] in parts or file == STEP_METADATA}
     origin = origin_of_run(told) | {"step": _step(folder)}
-    return Package("policy", name or f"{told['robot']}/{told['training']}", files | {RUN_FILE: run_file}, origin, _metrics(folder))
+    name = name or f"{told['robot']}/{told['training']}"
+    return Package("policy", name, files | {RUN_FILE: run_file}, origin, _metrics(folder), tasks_of_run(told))
 
 
 def _told(folder: Path, name: str | None) -> Package:
@@ -97,7 +100,7 @@ def _export(folder: Path, told: Mapping[str, Any], name: str | None) -> Package:
     # Of a mixture each source has a policy of its own.
     source = f"_{told['asset_id']}" if run["recipe"].get("sources") else ""
     name = name or f"{run['robot']}/{run['training']}_torch_{told['layout']}{source}"
-    return Package("torch_policy", name, dict(_files(folder)), origin, _metrics(checkpoint))
+    return Package("torch_policy", name, dict(_files(folder)), origin, _metrics(checkpoint), tasks_of_run(run))
 
 
 def _dataset(folder: Path, name: str | None) -> Package:

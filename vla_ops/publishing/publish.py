@@ -45,10 +45,8 @@ def publish(package: Package, store: Store, *, work: Path, say: Callable[[str], 
     """
     began_s = time.monotonic()
     store.check()
-    say(f"hashing {len(package.files)} files of {package.name}")
-    hashes = Hashes(work / "hashes" / f"{hashlib.sha256(package.name.encode()).hexdigest()[:16]}.json")
-    files = dict(zip(package.files, hashes.of(package.files.values()), strict=True))
-    upload = _Upload(store, _manifest(package, files), files, say)
+    files = hashed(package, work, say)
+    upload = _Upload(store, manifest_of(package, files), files, say)
     manifest = upload.run()
     _point(store, manifest, say)
     uri = f"{store.uri}/{manifest.name}"
@@ -74,11 +72,38 @@ def latest(store: Store, name: str) -> tuple[Pointer | None, str | None]:
         raise PublishError("the pointer cannot be read", file=file, found=repr(error), todo="Remove it, then publish again.") from error
 
 
-def _manifest(package: Package, files: Mapping[str, HashedFile]) -> Manifest:
+def hashed(package: Package, work: Path, say: Callable[[str], None]) -> dict[str, HashedFile]:
+    """Its files with their hashes, which are remembered below `work`."""
+    say(f"hashing {len(package.files)} files of {package.name}")
+    hashes = Hashes(work / "hashes" / f"{hashlib.sha256(package.name.encode()).hexdigest()[:16]}.json")
+    return dict(zip(package.files, hashes.of(package.files.values()), strict=True))
+
+
+def manifest_of(package: Package, files: Mapping[str, HashedFile]) -> Manifest:
+    """What a version of this package is to say of itself."""
     entries = {name: Entry(file.size, file.sha256) for name, file in sorted(files.items())}
     version = version_of(package.kind, entries, package.origin)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Manifest(package.kind, package.name, version, now, entries, package.origin, package.measured)
+
+
+class Progress:
+    """Says every few seconds how far an upload is, how fast, and how long the rest takes. Safe to be told from several threads."""
+
+    def __init__(self, say: Callable[[str], None], *, total_bytes: int = 0) -> None:
+        self._say, self.total_bytes, self.sent_bytes = say, total_bytes, 0
+        self._lock, self._said_s, self._began_s = Lock(), time.monotonic(), time.monotonic()
+
+    def sent(self, count: int) -> None:
+        """So many bytes more are there."""
+        with self._lock:
+            self.sent_bytes += count
+            now_s = time.monotonic()
+            if now_s - self._said_s >= _SAY_EVERY_S:
+                self._said_s = now_s
+                rate = self.sent_bytes / (now_s - self._began_s)
+                left_s = max(self.total_bytes - self.sent_bytes, 0) / rate
+                self._say(f"{self.sent_bytes / 1e6:.0f} of {self.total_bytes / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s, {left_s:.0f} s left")
 
 
 class _Upload:
@@ -87,8 +112,12 @@ class _Upload:
     def __init__(self, store: Store, manifest: Manifest, files: Mapping[str, HashedFile], say: Callable[[str], None]) -> None:
         self._store, self._manifest, self._files, self._say = store, manifest, files, say
         self._folder = f"{manifest.name}/{manifest.folder}"
-        self._lock, self._said_s, self._began_s = Lock(), time.monotonic(), time.monotonic()
-        self.sent_bytes = 0
+        self._progress = Progress(say)
+
+    @property
+    def sent_bytes(self) -> int:
+        """So far."""
+        return self._progress.sent_bytes
 
     def run(self) -> Manifest:
         """Send what is not there, compare all of it, and write the manifest last; return the one that is there."""
@@ -103,25 +132,15 @@ class _Upload:
 
     def _send(self) -> None:
         left, like = self._store.differing(self._folder, self._files), self._previous()
-        self._total = sum(self._files[name].size for name in left)
+        self._progress.total_bytes = total = sum(self._files[name].size for name in left)
         to = f"{self._store.uri}/{self._folder}"
-        self._say(f"sending {len(left)} of {len(self._files)} files ({self._total / 1e6:.1f} MB) to {to}")
+        self._say(f"sending {len(left)} of {len(self._files)} files ({total / 1e6:.1f} MB) to {to}")
         with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="publish") as pool:
             # The list makes errors of the threads errors of this one.
             list(pool.map(lambda name: self._put(name, like.get(self._files[name].sha256)), left))
 
     def _put(self, name: str, like: str | None) -> None:
-        self._store.put(f"{self._folder}/{name}", self._files[name], like=like, sent=self._sent, asked=True)
-
-    def _sent(self, count: int) -> None:
-        with self._lock:
-            self.sent_bytes += count
-            now_s = time.monotonic()
-            if now_s - self._said_s >= _SAY_EVERY_S:
-                self._said_s = now_s
-                rate = self.sent_bytes / (now_s - self._began_s)
-                left_s = max(self._total - self.sent_bytes, 0) / rate
-                self._say(f"{self.sent_bytes / 1e6:.0f} of {self._total / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s, {left_s:.0f} s left")
+        self._store.put(f"{self._folder}/{name}", self._files[name], like=like, sent=self._progress.sent, asked=True)
 
     def _previous(self) -> dict[str, str]:
         """Where the store has content already, by its hash: in the version that was the newest so far."""

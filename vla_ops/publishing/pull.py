@@ -1,6 +1,7 @@
 """Published versions brought here and compared with their manifest, file by file, before anybody uses them.
 
-A URI is that of a publication (its newest version), of one with `@VERSION` behind it, or of a version's own folder.
+A URI is that of a publication (its newest version), of one with `@VERSION` behind it, or of a version's own folder; on the Hub of a
+repository, with a branch, a tag or a commit in the version's place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from vla_ops.checkpoints.download import fetch_file
 from vla_ops.checkpoints.remote import RemoteFile, list_files, local_path, read_text
 from vla_ops.errors import PublishError, StoreError
 from vla_ops.files import discard, only_one
+from vla_ops.publishing.hub.address import HubAddress
 from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest
 from vla_ops.recordings.remote.errors import without_secrets
 
@@ -36,6 +38,8 @@ def published_at(uri: str) -> Version | None:
 
     Raise PublishError for a version that is not there or whose manifest cannot be read, FetchError where the place cannot be.
     """
+    if (address := HubAddress.of(uri)) is not None:
+        return _on_hub(address)
     uri, _, asked = uri.rstrip("/").partition("@") if "@" in uri.rpartition("/")[2] else (uri.rstrip("/"), "", "")
     if not asked and (manifest := _manifest(uri)) is not None:
         return Version(uri, manifest)
@@ -51,6 +55,21 @@ def published_at(uri: str) -> Version | None:
     return Version(folder, manifest)
 
 
+def _on_hub(address: HubAddress) -> Version:
+    from vla_ops.publishing.hub.repo import HubRepo
+
+    repo = HubRepo(address)
+    commit = next((found for name in address.revisions if (found := repo.commit_at(name)) is not None), None)
+    if commit is None:
+        found, todo = address.revision or "main", "Check the name, and HF_TOKEN if it is private; hub:datasets/OWNER/NAME is a dataset."
+        raise PublishError("there is no such repository, or no such revision of it", file=address.uri, found=found, todo=todo)
+    manifest = _manifest(address.folder(commit))
+    if manifest is None:
+        todo = f"Of others it may be a checkpoint by itself: {address.folder(address.revision or 'main')}."
+        raise PublishError("nothing was published to this repository by vla-ops", file=address.uri, found=f"no {MANIFEST_FILE}", todo=todo)
+    return Version(address.folder(commit), manifest)
+
+
 def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder of a version on this machine, every file compared with the manifest: where it is if that is here, else in `cache`.
 
@@ -61,7 +80,8 @@ def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _
     if (local := local_path(version.uri)) is not None:
         _require_same(manifest.files, local)
         return local
-    name = without_secrets(version.uri).partition("://")[2]
+    # Without the commit, of which several may hold one version.
+    name = without_secrets(version.uri).partition("://")[2].partition("@")[0]
     target = cache / hashlib.sha256(name.encode()).hexdigest()[:12] / manifest.version
     with only_one(target.parent, lambda who: say(f"waiting for {who}, which is fetching {manifest.name}")):
         if target.is_dir():

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vla_ops.export.refresh import best_of_last_run, refresh_exports
+from vla_ops.publishing.hub import HubOptions
 from vla_ops.publishing.package import package_at
-from vla_ops.publishing.publish import Published, publish
-from vla_ops.publishing.stores import S3Options, store_at
-from vla_ops.spec.publishing import PublishSpec
+from vla_ops.publishing.places import chosen, publish_at
+from vla_ops.publishing.publish import Published
+from vla_ops.publishing.stores import S3Options
+from vla_ops.spec.publishing import PublishSpec, export_name
 from vla_ops.spec.training import ExportSpec
 
 # Raise when the same would now be published otherwise.
@@ -28,13 +30,15 @@ def publish_exports(
     """Publish the exports of that checkpoint, one after another under names of their own."""
     found = []
     for export in refresh_exports(home, robot, training, exported, say=say):
-        name = asked.name and f"{asked.name}_torch_{export.layout}"
-        found.append(publish_folder(home, export.folder, asked.model_copy(update={"name": name}), say=say))
+        own = {"name": asked.name and f"{asked.name}_torch_{export.layout}", "hub": asked.hub and export_name(asked.hub, export.layout)}
+        found.append(publish_folder(home, export.folder, asked.model_copy(update=own), say=say))
     return found
 
 
 def publish_folder(home: Path, folder: Path, asked: PublishSpec, *, say: Callable[[str], None]) -> Published:
     """Publish a checkpoint, an export or a dataset version."""
-    store = asked.store if "://" in asked.store else str(home / asked.store)
     package = package_at(folder, name=asked.name)
-    return publish(package, store_at(store, S3Options(**asked.options)), work=home / "publications", say=say)
+    place = chosen(asked, package, say)
+    options = HubOptions(public=not asked.private, licence=asked.licence)
+    where = place if ":" in place else str(home / place)
+    return publish_at(package, where, work=home / "publications", s3=S3Options(**asked.options), hub=options, say=say)

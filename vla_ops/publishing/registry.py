@@ -9,15 +9,24 @@ from pathlib import Path
 
 from vla_ops.checkpoints.remote import list_folders
 from vla_ops.errors import PublishError
+from vla_ops.publishing.hub import owner_of
+from vla_ops.publishing.hub.repo import repositories
 from vla_ops.publishing.manifest import VERSIONS, Manifest
 from vla_ops.publishing.pull import Version, published_at
+from vla_ops.spec.publishing import HUB
 
 # `<robot>/<training>`, and a folder or two above.
 _DEPTH = 4
 
 
 def publications(uri: str, *, depth: int = _DEPTH) -> Iterator[Version | PublishError]:
-    """The newest version of every publication below a URI, or why it cannot be read. Raise FetchError where the place cannot be listed."""
+    """The newest version of every publication below a URI, or why it cannot be read. Raise FetchError where the place cannot be listed.
+
+    On the Hub that is a repository, or all of an owner: `hub:OWNER`.
+    """
+    if uri.startswith(HUB):
+        yield from map(_published, repositories(owner) if (owner := owner_of(uri)) else [uri])
+        return
     inner = list_folders(uri)
     if VERSIONS in inner:
         try:
@@ -30,6 +39,14 @@ def publications(uri: str, *, depth: int = _DEPTH) -> Iterator[Version | Publish
     elif depth:
         for name in inner:
             yield from publications(f"{uri.rstrip('/')}/{name}", depth=depth - 1)
+
+
+def _published(uri: str) -> Version | PublishError:
+    try:
+        version = published_at(uri)
+    except PublishError as error:
+        return error
+    return version or PublishError("nothing is published there", file=uri)
 
 
 def versions_of(uri: str) -> list[str]:

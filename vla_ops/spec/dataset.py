@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from vla_ops.spec.base import Strict
-from vla_ops.spec.publishing import PublishSpec
-
-
-def hub_name(repo_id: str) -> str:
-    """The name of a dataset on the Hub, as it is. Raise ValueError for one that the Hub refuses."""
-    # The Hub's own rules (huggingface_hub.utils.validate_repo_id), without importing it on the path that loads definitions.
-    name = repo_id.split("/")
-    if len(name) != 2 or not all(re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", part) for part in name):
-        raise ValueError(
-            f"repo_id {repo_id!r}: the Hub takes `owner/name` of letters, digits, '-', '_', '.', not starting or ending with '-' or '.'"
-        )
-    if "--" in repo_id or ".." in repo_id or repo_id.endswith(".git") or any(len(p) > 96 for p in name):
-        raise ValueError(f"repo_id {repo_id!r}: the Hub refuses '--', '..', a name ending in '.git' and names over 96 characters")
-    return repo_id
+from vla_ops.spec.publishing import PublishSpec, hub_name
 
 
 class VideoSpec(Strict):
@@ -74,6 +60,13 @@ class DatasetSpec(Strict):
         if "lerobot_v3.0" not in formats:
             raise ValueError(f"formats {formats}: the others are views of lerobot_v3.0; write [{', '.join(['lerobot_v3.0', *formats])}]")
         return formats
+
+    @field_validator("publish")
+    @classmethod
+    def _has_one_licence(cls, publish: PublishSpec | None) -> PublishSpec | None:
+        if publish is not None and publish.licence is not None:
+            raise ValueError("publish.licence is that of a policy: write it as `dataset.licence`")
+        return publish
 
     @field_validator("repo_id")
     @classmethod

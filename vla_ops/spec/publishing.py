@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from vla_ops.spec.base import Strict
 
-_S3 = "s3://"
+_S3, HUB = "s3://", "hub:"
+_OF_THE_HUB = {"hub", "private", "licence", "hub_up_to_gb"}
+
+
+def hub_name(repo_id: str) -> str:
+    """The name of a repository on the Hub, as it is. Raise ValueError for one that the Hub refuses."""
+    # The Hub's own rules (huggingface_hub.utils.validate_repo_id), without importing it on the path that loads definitions.
+    name = repo_id.split("/")
+    if len(name) != 2 or not all(re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", part) for part in name):
+        raise ValueError(
+            f"{repo_id!r}: the Hub takes `owner/name` of letters, digits, '-', '_', '.', not starting or ending with '-' or '.'"
+        )
+    if "--" in repo_id or ".." in repo_id or repo_id.endswith(".git") or any(len(p) > 96 for p in name):
+        raise ValueError(f"{repo_id!r}: the Hub refuses '--', '..', a name ending in '.git' and names over 96 characters")
+    return repo_id
+
+
+def export_name(hub: str, layout: str) -> str:
+    """The repository of an export beside that of its checkpoint. Raise ValueError for a name that the Hub refuses."""
+    return hub_name(f"{hub}_torch_{layout}")
 
 
 class PublishSpec(Strict):
-    """A place for publications (docs/publishing.md). Keys come from the environment or the cloud's own chain, never from here."""
+    """A place for publications (docs/publishing.md). Keys and tokens come from the environment or the cloud's own chain, never from here.
 
-    store: str
+    With both `store` and `hub` the size decides.
+    """
+
+    store: str | None = None
     """s3://BUCKET/PREFIX, or a folder: relative ones are below VLA_OPS_HOME."""
+    hub: str | None = None
+    """OWNER/NAME on the Hugging Face Hub. An export for PyTorch gets `_torch_LAYOUT` behind it."""
+    private: bool = True
+    """On the Hub: whether only its owner's people see it. A repository that is there must be so already."""
+    licence: str | None = None
+    """On the Hub, of a policy, for its card: an SPDX id in lower case. A dataset's is `dataset.licence`."""
+    hub_up_to_gb: float = Field(default=300, gt=0)
+    """With both: what is larger goes to the store. 300 GB is what the Hub recommends for a repository at most."""
     name: str | None = None
     """Below it, where it is not to be ROBOT/TRAINING or ROBOT/lerobot_v3."""
     endpoint: str | None = None
@@ -38,16 +69,30 @@ class PublishSpec(Strict):
     @property
     def options(self) -> dict[str, Any]:
         """What is said of the store besides its place."""
-        return self.model_dump(exclude={"store", "name"}, exclude_none=True)
+        return self.model_dump(exclude={"name", "store", *_OF_THE_HUB}, exclude_none=True)
+
+    @property
+    def places(self) -> list[str]:
+        """Where it may go, as a person writes it."""
+        return [place for place in (self.hub and f"{HUB}{self.hub}", self.store) if place is not None]
 
     @field_validator("store")
     @classmethod
-    def _is_known(cls, store: str) -> str:
+    def _is_known(cls, store: str | None) -> str | None:
+        if store is None:
+            return None
+        if store.startswith(HUB):
+            raise ValueError(f"store {store!r}: write `hub: {store.removeprefix(HUB)}` for the Hugging Face Hub")
         if "://" in store and not store.startswith(_S3):
             raise ValueError(f"store {store!r}: publications go to s3://BUCKET/PREFIX or to a folder")
         if store.startswith(_S3) and (not store.removeprefix(_S3).split("/")[0] or "@" in store or "?" in store):
             raise ValueError("store: s3://BUCKET/PREFIX, without keys or a query: keys come from the environment")
         return store.rstrip("/")
+
+    @field_validator("hub")
+    @classmethod
+    def _is_a_repository(cls, hub: str | None) -> str | None:
+        return None if hub is None else hub_name(hub.removeprefix(HUB))
 
     @field_validator("name")
     @classmethod
@@ -58,6 +103,13 @@ class PublishSpec(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if not self.store.startswith(_S3) and self.options:
-            raise ValueError(f"{', '.join(self.options)}: these are for s3://, and the store is a folder")
+        if not self.places:
+            raise ValueError("say where: `store: s3://BUCKET/PREFIX` (or a folder), or `hub: OWNER/NAME`, or both")
+        if self.options and not (self.store or "").startswith(_S3):
+            instead = "the store is a folder" if self.store else "no store is named"
+            raise ValueError(f"{', '.join(self.options)}: these are for s3://, and {instead}")
+        # By their values: a recipe that was kept has all keys.
+        of_the_hub = sorted(key for key in _OF_THE_HUB if getattr(self, key) != type(self).model_fields[key].default)
+        if self.hub is None and of_the_hub:
+            raise ValueError(f"{', '.join(of_the_hub)}: these are for the Hugging Face Hub, which is not named: `hub: OWNER/NAME`")
         return self

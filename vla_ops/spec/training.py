@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vla_ops.spec.base import Strict
 from vla_ops.spec.model import ModelSpec
-from vla_ops.spec.publishing import PublishSpec
+from vla_ops.spec.publishing import PublishSpec, export_name
 
 PALIGEMMA_TOKENIZER = "gs://big_vision/paligemma_tokenizer.model"
 
@@ -273,6 +273,10 @@ class TrainingSpec(Strict):
             )
         if self.export is not None and self.export.lora == "adapter" and not any(self.model.config(horizon=1).has_lora):
             raise ValueError("export.lora: adapter: the model has no LoRA; leave `lora` out")
+        if self.publish is not None and self.publish.hub is not None and self.export is not None:
+            for layout in self.export.layouts:
+                # Said now, not when the training is done.
+                export_name(self.publish.hub, layout)
         return self
 
 

@@ -1,0 +1,102 @@
+"""What the Hub's client raises: which of it is tried again, and how the rest is said. Nothing of a token or a signed URL is in it."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from vla_ops.errors import PublishError
+from vla_ops.recordings.remote.errors import passes, without_secrets
+
+_TRIES, _PAUSE_S, _LONGEST_PAUSE_S = 5, 1.0, 300.0
+_AGAIN = "Publish again when that is over: what is there already is kept."
+_FULL = re.compile(r"(?i)storage limit|quota|payment required|upgrade your plan")
+_SAID = {
+    401: ("the Hub does not know the token", "Set HF_TOKEN, or log in (`hf auth login`), with a token that may write."),
+    402: ("the Hub asks for a plan with more", "Make room there, have the plan changed, or publish to s3://."),
+    403: ("the Hub refuses: the token may not do this", "Take a token (HF_TOKEN) that may write to the repositories of its owner."),
+    404: (
+        "there is no such repository, or the token may not see it",
+        "Check the name, and whose HF_TOKEN is.",
+    ),
+    409: ("somebody else writes to the repository at the same time", _AGAIN),
+    412: ("somebody else writes to the repository at the same time", _AGAIN),
+    413: ("the Hub takes no commit of this size", "Publish to s3://, or make fewer or smaller files of it."),
+    429: ("the Hub asks to slow down", "Publish again in an hour: what is there already is kept."),
+}
+_BUSY = ("the Hub is too busy, or broken", _AGAIN)
+_REFUSED = ("the Hub refuses what was sent", "What it says is all that is known of it.")
+_UNREACHABLE = ("the Hub cannot be reached, or broke off", f"Check the network, and HF_ENDPOINT if it is set. {_AGAIN}")
+
+
+def tried[T](call: Callable[[], T], place: str) -> T:
+    """Call, and again where it may pass: a busy Hub, a broken connection. Raise PublishError about `place` for what does not."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return call()
+        # A client of several protocols raises errors of several libraries; all are said, none is swallowed.
+        except Exception as error:
+            if isinstance(error, PublishError):
+                raise
+            if not left or not passes(error):
+                # Without the cause: its frames hold requests with all that is in them.
+                raise _said(error, place) from None
+            _pause(_response(error), _TRIES - 1 - left)
+    raise AssertionError("unreachable")
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status of the Hub's answer, where there was one."""
+    response = _response(error)
+    return None if response is None else response.status_code
+
+
+def _pause(response: Any, number: int) -> None:
+    asked = "" if response is None else str(response.headers.get("Retry-After", ""))
+    seconds = float(asked) if asked.isdecimal() else _PAUSE_S * 2**number
+    time.sleep(min(seconds, _LONGEST_PAUSE_S) + random.uniform(0, _PAUSE_S))  # noqa: S311 - no secret
+
+
+def _said(error: BaseException, place: str) -> PublishError:
+    response = _response(error)
+    if response is None:
+        found = _without_secrets(": ".join(dict.fromkeys(f"{type(cause).__name__}: {cause}".strip(": ") for cause in _chain(error))))
+        is_of_the_way = passes(error) or type(error).__name__ == "OfflineModeIsEnabled"
+        what, todo = _UNREACHABLE if is_of_the_way else ("the Hub's client cannot do this", "What it says is all that is known of it.")
+        return PublishError(what, file=place, found=found[:600], todo=todo)
+    status, message = response.status_code, _message(error, response)
+    what, todo = _SAID.get(status, _BUSY if status >= 500 else _REFUSED)
+    if _FULL.search(message) and 400 <= status < 429:
+        what, todo = "the Hub has no room for this", "Make room there, have the plan changed, or publish to s3://. What is there is kept."
+    return PublishError(what, file=place, found=f"{status}: {_without_secrets(message)}"[:600], todo=todo)
+
+
+def _message(error: BaseException, response: Any) -> str:
+    told = response.headers.get("X-Error-Message") or getattr(error, "server_message", None)
+    if not told:
+        try:
+            told = response.json()["error"]
+        except Exception:  # An answer of something between, most likely: its text says as much as there is.
+            told = (response.text or response.reason_phrase)[:200]
+    return str(told)
+
+
+def _response(error: BaseException) -> Any:
+    return next((found for cause in _chain(error) if (found := getattr(cause, "response", None)) is not None), None)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _without_secrets(text: str) -> str:
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return without_secrets(text.replace(token, "***") if token else text)

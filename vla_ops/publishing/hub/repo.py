@@ -1,0 +1,189 @@
+"""One repository on the Hub, as publishing needs it: what a revision holds, and commits that are tried again where that may help.
+
+Large files go where the Hub keeps them (LFS, or Xet where the client has it) before a commit names them; who sends one that is there
+already sends nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from vla_ops.errors import PublishError
+from vla_ops.publishing.hashing import HashedFile
+from vla_ops.publishing.hub.address import TAG, HubAddress
+from vla_ops.publishing.hub.errors import status_of, tried
+from vla_ops.spec.publishing import HUB
+
+_AT_ONCE = 5
+_MISSING = {404}
+# What the Hub says of a reference that is there, and of a parent that is not the head any more.
+_THERE, _MOVED = {409}, {409, 412}
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file of a revision: its size, and its SHA-256 where the Hub keeps it as a large one, else git's own hash."""
+
+    size: int
+    oid: str
+    sha256: str | None
+
+    def differs(self, file: HashedFile) -> str | None:
+        """In which way it is not `file`; None where it is the same, byte for byte."""
+        if self.size != file.size:
+            return f"has {self.size} bytes instead of {file.size}"
+        is_same = self.sha256 == file.sha256 if self.sha256 is not None else self.oid == git_oid(file.path.read_bytes())
+        return None if is_same else "has other bytes"
+
+
+@dataclass(frozen=True)
+class Refs:
+    """Commits by the names of branches and tags."""
+
+    branches: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+def git_oid(content: bytes) -> str:
+    """What git calls a file with this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def repositories(owner: str) -> list[str]:
+    """URIs of the repositories of a user or an organisation that hold publications, as far as the token may see them."""
+    from huggingface_hub import HfApi
+
+    api, place = HfApi(), f"{HUB}{owner}"
+    models = tried(lambda: [each.id for each in api.list_models(author=owner, filter=TAG)], place)
+    datasets = tried(lambda: [each.id for each in api.list_datasets(author=owner, filter=TAG)], place)
+    return [*(HubAddress(name).uri for name in models), *(HubAddress(name, is_dataset=True).uri for name in datasets)]
+
+
+class HubRepo:
+    """A repository by its address. Methods raise PublishError that says what to do."""
+
+    def __init__(self, address: HubAddress) -> None:
+        from huggingface_hub import HfApi
+
+        self.address = address
+        self._api = HfApi()
+        self._it: dict[str, Any] = {"repo_id": address.repo_id, "repo_type": address.kind}
+
+    def ensure(self, *, public: bool) -> None:
+        """Make it where it is not there. Raise PublishError where it cannot be written, or is public and was to be private."""
+        from huggingface_hub import get_token
+
+        if get_token() is None:
+            todo = "Set HF_TOKEN, or log in (`hf auth login`), with a token that may write."
+            raise PublishError("there is no token for the Hub", file=self.address.uri, todo=todo)
+        is_private = self._asked(lambda: bool(self._api.repo_info(**self._it).private), none_if=_MISSING)
+        if is_private is None:
+            self._asked(lambda: self._api.create_repo(**self._it, private=not public, exist_ok=True))
+            is_private = self._asked(lambda: bool(self._api.repo_info(**self._it).private))
+        if is_private == public:
+            raise self._other_visibility(is_public=public is False)
+        self._asked(lambda: self._api.auth_check(**self._it, write=True))
+
+    def commit_at(self, revision: str) -> str | None:
+        """The commit that a branch, a tag or a commit's id names; None where there is no such one, or no such repository."""
+        return self._asked(lambda: self._api.repo_info(**self._it, revision=revision).sha, none_if=_MISSING)
+
+    def refs(self) -> Refs:
+        """Its branches and tags."""
+        refs = self._asked(lambda: self._api.list_repo_refs(**self._it))
+        return Refs({each.name: each.target_commit for each in refs.branches}, {each.name: each.target_commit for each in refs.tags})
+
+    def tree(self, revision: str) -> dict[str, Remote]:
+        """All files of a revision by name."""
+        from huggingface_hub import RepoFile
+
+        listed = self._asked(lambda: list(self._api.list_repo_tree(**self._it, revision=revision, recursive=True)))
+        files = [each for each in listed if isinstance(each, RepoFile)]
+        return {each.path: Remote(each.size, each.blob_id, each.lfs.sha256 if each.lfs else None) for each in files}
+
+    def read(self, name: str, commit: str) -> bytes:
+        """The content of a small file of a commit that has it."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        def content() -> bytes:
+            answer = get_session().get(
+                hf_hub_url(filename=name, revision=commit, **self._it), headers=build_hf_headers(), follow_redirects=True
+            )
+            hf_raise_for_status(answer)
+            return answer.content
+
+        return self._asked(content)
+
+    def upload(self, additions: Sequence[Any], branch: str) -> None:
+        """Bring what is large among `additions` (CommitOperationAdd) to where commits find it."""
+        send = partial(self._api.preupload_lfs_files, self.address.repo_id, additions, repo_type=self.address.kind, revision=branch)
+        with _bars_for_people():
+            self._asked(lambda: send(num_threads=_AT_ONCE, free_memory=False))
+
+    def commit(self, operations: Sequence[Any], message: str, *, branch: str, parent: str) -> str | None:
+        """Commit to a branch whose head is `parent`: the new commit; None, and nothing done, where its head is another one by now."""
+
+        def commit() -> str:
+            with _bars_for_people():
+                return self._api.create_commit(
+                    **self._it, operations=operations, commit_message=message, revision=branch, parent_commit=parent
+                ).oid
+
+        return self._asked(commit, none_if=_MOVED)
+
+    def branch(self, name: str, start: str) -> None:
+        """A branch that begins at a commit; one of the name that is there stays as it is."""
+        self._asked(lambda: self._api.create_branch(**self._it, branch=name, revision=start, exist_ok=True))
+
+    def drop_branch(self, name: str) -> None:
+        """Remove a branch."""
+        self._asked(lambda: self._api.delete_branch(**self._it, branch=name), none_if=_MISSING)
+
+    def tag(self, name: str, commit: str) -> None:
+        """A tag for a commit. One of the name that is there stays as it is."""
+        self._asked(lambda: self._api.create_tag(**self._it, tag=name, revision=commit), none_if=_THERE)
+
+    def drop_tag(self, name: str) -> None:
+        """Remove a tag."""
+        self._asked(lambda: self._api.delete_tag(**self._it, tag=name), none_if=_MISSING)
+
+    def _asked[T](self, call: Callable[[], T], *, none_if: set[int] | frozenset[int] = frozenset()) -> T | Any:
+        def asked() -> T | None:
+            try:
+                return call()
+            # Each of the client's errors has the answer's status; others are said by `tried`.
+            except Exception as error:
+                if status_of(error) in none_if:
+                    return None
+                raise
+
+        return tried(asked, self.address.uri)
+
+    def _other_visibility(self, *, is_public: bool) -> PublishError:
+        if is_public:
+            todo = "Make it private on its page (Settings), name another, or say that it may be public: `private: false`, or --public."
+            return PublishError("the repository is public, and private was asked", file=self.address.uri, todo=todo)
+        todo = "Make it public on its page (Settings), name another, or leave `private: false` (or --public) out."
+        return PublishError("the repository is private, and public was asked", file=self.address.uri, todo=todo)
+
+
+@contextmanager
+def _bars_for_people() -> Iterator[None]:
+    """The client's progress bars go to a terminal, not into a log."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

@@ -1,0 +1,82 @@
+"""The README of a repository: from the lineage, and with what people wrote around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vla_ops.publishing.hub import HubOptions
+from vla_ops.publishing.hub.cards import BEGIN, END
+from vla_ops.publishing.package import package_at
+from vla_ops.training.run import Run
+from vla_ops_tests.publishing.hub.packages import package_of, published
+from vla_ops_tests.services.hub import HubServer
+
+
+def card(hub: HubServer, name: str = "lab/pick", kind: str = "dataset") -> tuple[dict, str]:
+    """Metadata and text of the card in `main`."""
+    text = hub.content(hub.repo(name, kind), "README.md").decode()
+    _, data, body = text.split("---\n", 2)
+    return yaml.safe_load(data), body
+
+
+@pytest.fixture
+def policy(hub: HubServer, small_run: Run, tmp_path: Path) -> tuple[dict, str]:
+    published(package_at(small_run.folder / "7"), tmp_path, uri="hub:lab/policy", options=HubOptions(licence="apache-2.0"))
+    return card(hub, "lab/policy", "model")
+
+
+def test_a_policys_metadata_are_what_the_hub_finds_it_by(policy: tuple[dict, str]) -> None:
+    data, _ = policy
+    assert (data["license"], data["library_name"], data["pipeline_tag"]) == ("apache-2.0", "openpi", "robotics")
+    assert {"robotics", "vla-ops", "openpi", "pi0", "arm"} <= set(data["tags"])
+
+
+def test_a_policy_says_what_it_sees_does_and_was_made_of(policy: tuple[dict, str], small_run: Run) -> None:
+    _, text = policy
+    recipe = small_run.recipe
+    dims = [dim.name for dim in recipe.spec.action_dims]
+    assert all(f"{name} (" in text for name in dims)
+    assert all(name in text for name in recipe.spec.cameras)
+    assert "vla-ops serve hub:lab/policy@" in text
+    assert "policy = policy_config.create_trained_policy" in text
+    assert recipe.dataset_version in text
+    assert "None was measured" in text
+
+
+def test_a_policy_without_a_licence_names_none(hub: HubServer, small_run: Run, tmp_path: Path) -> None:
+    published(package_at(small_run.folder / "7"), tmp_path, uri="hub:lab/policy")
+    assert "license" not in card(hub, "lab/policy", "model")[0]
+
+
+def test_what_people_write_around_it_stays(hub: HubServer, tmp_path: Path) -> None:
+    published(package_of(tmp_path, a="one"), tmp_path)
+    repo = hub.repo("lab/pick", "dataset")
+    written = hub.content(repo, "README.md").decode().replace("---\n", "---\npretty_name: Picking\n", 1)
+    written = written.replace(BEGIN, f"# Our arm\n\nby hand\n\n{BEGIN}") + "\n## Thanks\n"
+    tree = dict(repo.head.tree)
+    tree["README.md"] = hub._regular(written.encode())
+    repo.commit(tree, "main", "by hand")
+    done = published(package_of(tmp_path, a="two"), tmp_path)
+    data, text = card(hub)
+    assert data["pretty_name"] == "Picking"
+    assert text.startswith("\n# Our arm\n\nby hand\n\n")
+    assert text.rstrip().endswith("## Thanks")
+    assert text.count(BEGIN) == text.count(END) == 1
+    assert done.manifest.version in text
+
+
+def test_the_card_is_no_part_of_a_version(hub: HubServer, tmp_path: Path) -> None:
+    package = package_of(tmp_path, a="one")
+    own = tmp_path / "README.md"
+    versions = set()
+    for words in ("first words", "second words"):
+        own.write_text(f"---\nlicense: mit\ntags: [LeRobot]\n---\n\n{words}\n")
+        done = published(type(package)(**{**vars(package), "files": {**package.files, "README.md": own}}), tmp_path)
+        versions.add(done.manifest.version)
+        data, text = card(hub)
+        assert words in text
+        assert (data["license"], data["tags"]) == ("mit", ["LeRobot", "vla-ops"])
+    assert len(versions) == 1
