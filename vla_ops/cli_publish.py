@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from vla_ops.errors import PublishError
+from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.stores.s3_client import S3Options
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ class Publish:
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_FOLDER")]
     """ROBOT/TRAINING (its last checkpoint; @best or @STEP behind it for another), or the folder of a checkpoint, export or dataset."""
     to: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STORE")]
-    """Where publications are kept: s3://BUCKET/PREFIX, or a folder."""
+    """Where to: hub:OWNER/NAME on the Hugging Face Hub, s3://BUCKET/PREFIX, or a folder."""
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Below it. Default: ROBOT/TRAINING, with `_torch_LAYOUT` for an export, or ROBOT/VIEW for a dataset."""
     to_resume: bool = False
     """Of a checkpoint also what is needed to go on training from it, which is twice its size."""
+    hub: Annotated[HubOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=HubOptions)
     s3: Annotated[S3Options, tyro.conf.OmitArgPrefixes] = field(default_factory=S3Options)
 
     def run(self) -> int:
@@ -38,11 +40,10 @@ class Publish:
         from vla_ops.checkpoints.sources import locate
         from vla_ops.episodes.store import home
         from vla_ops.publishing.package import package_at
-        from vla_ops.publishing.publish import publish
-        from vla_ops.publishing.stores import store_at
+        from vla_ops.publishing.places import publish_at
 
         package = package_at(locate(self.source, home(), say=_say), name=self.name, to_resume=self.to_resume)
-        done = publish(package, store_at(self.to, self.s3), work=home() / "publications", say=_say)
+        done = publish_at(package, self.to, work=home() / "publications", s3=self.s3, hub=self.hub, say=_say)
         sent = f"{done.bytes_sent / 1e6:.1f} MB sent" if done.bytes_sent else "nothing had to be sent"
         sys.stdout.write(f"{done.uri}@{done.manifest.version}\n")
         _say(f"{len(done.manifest.files)} files, {done.manifest.total_bytes / 1e6:.1f} MB, {sent} in {done.seconds:.1f} s")
@@ -54,7 +55,7 @@ class Policies:
     """List what is published below a place: what it is, its numbers, and how old it is. Exit code 2 if something cannot be read."""
 
     uri: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="URI")]
-    """s3://BUCKET/PREFIX, or a folder."""
+    """hub:OWNER or hub:OWNER/NAME, s3://BUCKET/PREFIX, or a folder."""
 
     def run(self) -> int:
         """Print a table."""

@@ -10,7 +10,10 @@ from vla_ops.cli_serve import Serve
 from vla_ops.errors import PublishError
 from vla_ops.training.run import Run
 from vla_ops_tests.policies.small_run import make_run
+from vla_ops_tests.services.hub import HubServer, hub
 from vla_ops_tests.terminal import Terminal
+
+__all__ = ["hub"]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,23 @@ def test_what_is_published_is_listed_and_its_lineage_told(terminal: Terminal, sm
     told = terminal("lineage", uri).out
     assert small_run.recipe.dataset_version in told
     assert "recordings (" in told
+
+
+def test_what_is_published_on_the_hub_is_listed_told_and_served(
+    terminal: Terminal,
+    small_run: Run,
+    tmp_path: Path,
+    hub: HubServer,
+) -> None:
+    done = terminal("publish", small_run.folder / "7", "hub:lab/pick", "--licence", "mit")
+    uri = done.out.strip()
+    assert (done.code, uri.partition("@")[0]) == (0, "hub:lab/pick")
+    assert uri.rpartition("@")[2] in terminal("policies", "hub:lab").out
+    assert small_run.recipe.dataset_version in terminal("lineage", uri).out
+    assert hub.repo("lab/pick").private
+    assert Serve(policy="hub:lab/pick")._policy().metadata["robot"] == small_run.recipe.robot
+    assert "there can be no such repository" in terminal("publish", small_run.folder / "7", "hub:lab/a--b").err
+    assert "nothing is published" in terminal("policies", "hub:nobody").err
 
 
 def test_where_nothing_is_published_that_is_said(terminal: Terminal, tmp_path: Path) -> None:

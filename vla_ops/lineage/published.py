@@ -15,7 +15,7 @@ from vla_ops.publishing.publish import Published
 from vla_ops.publishing.refresh import PUBLISH_VERSION, publish_exports, publish_folder, publish_policy
 from vla_ops.robot import fingerprint
 from vla_ops.robot_file import Robot
-from vla_ops.spec.publishing import PublishSpec
+from vla_ops.spec.publishing import HUB, PublishSpec
 from vla_ops.spec.training import ExportSpec
 
 POINTED_TO = "is_pointed_to"
@@ -69,15 +69,15 @@ def _torch_policy_asset(robot: str, training: str, exported: ExportSpec, asked: 
 def _asset(
     key: dg.AssetKey, of: dg.AssetKey, asked: PublishSpec, what: str, make: Callable[[_Say], list[Published]]
 ) -> dg.AssetsDefinition:
-    said = "Every file in the store was compared with its hash before the pointer was moved."
+    said = "Every file there was compared with its hash before the pointer was moved."
 
     @dg.asset(
         key=key,
         deps=[of],
         code_version=code_version([PUBLISH_VERSION, asked.model_dump(mode="json")]),
         group_name=key.path[0],
-        kinds={"s3" if "://" in asked.store else "file"},
-        description=f"{what}, in {asked.store}. {said}",
+        kinds={_kind(place) for place in asked.places},
+        description=f"{what}, in {' or '.join(asked.places)}. {said}",
         check_specs=[dg.AssetCheckSpec(POINTED_TO, asset=key, description="Whoever follows the pointer gets this version.")],
     )
     def published(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -92,6 +92,10 @@ def _asset(
         )
 
     return published
+
+
+def _kind(place: str) -> str:
+    return "huggingface" if place.startswith(HUB) else "s3" if "://" in place else "file"
 
 
 def _pointed_to(done: Sequence[Published]) -> dg.AssetCheckResult:

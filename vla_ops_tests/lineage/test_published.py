@@ -60,11 +60,19 @@ def test_another_place_is_another_publication_and_nothing_else(tmp_path: Path) -
         ({"store": "here", "acl": "private"}, "acl: these are for s3://"),
         ({"store": "here", "name": "../x"}, "name '../x'"),
         ({"store": "s3://lab", "sse": "AES"}, "AES256"),
+        ({}, "say where"),
+        ({"hub": "pick"}, "the Hub takes `owner/name`"),
+        ({"hub": "lab/pick--it"}, "the Hub refuses"),
+        ({"hub": f"lab/{'p' * 90}"}, "names over 96 characters"),
+        ({"store": "hub:lab/pick"}, "write `hub: lab/pick`"),
+        ({"store": "here", "private": False}, "private: these are for the Hugging Face Hub"),
+        ({"hub": "lab/pick", "acl": "private"}, "acl: these are for s3://, and no store is named"),
+        ({"hub": "lab/pick", "licence": "mit"}, "dataset.licence"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused_when_the_yaml_is_read(tmp_path: Path, publish: dict[str, str], said: str) -> None:
+def test_a_place_that_cannot_be_is_refused_when_the_yaml_is_read(tmp_path: Path, publish: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError) as refused:
-        load_robot(add_robot(tmp_path, publish))
+        load_robot(add_robot(tmp_path, publish, export={"layouts": ["lerobot"]}))
     assert said in str(refused.value)
     assert "SECRET@" not in str(refused.value)
 
