@@ -28,8 +28,11 @@ from vla_ops.checkpoints.integrity import CONTENT, DOWNLOAD_FILE, checksum
 from vla_ops.checkpoints.remote import RemoteFile, list_files
 from vla_ops.errors import FetchError, StoreError
 from vla_ops.files import discard, only_one, write_json
+from vla_ops.kept import folders_in, hold_until_exit, limit_bytes, trim
 
 _BLOCK = 16 << 20
+# A dozen of pi0.5's checkpoints.
+_CACHE_GB = 200.0
 _AT_ONCE, _ATTEMPTS, _PAUSE_S, _SAY_EVERY_S = 4, 4, 0.25, 5.0
 
 
@@ -48,13 +51,33 @@ def download(uri: str, cache: Path, *, parts: Sequence[str] = ("params", "assets
         if kept is None:
             raise
         say(f"{error}. Taken is the copy of {_fetched_at(kept)}.")
+        hold_until_exit(kept)
         return _content(kept)
     version = place / _version(files)
-    if not (version / DOWNLOAD_FILE).is_file():
+    while not _is_held(version):
         with only_one(place, lambda who: say(f"waiting for {who}, which is fetching {uri}")):
             if not (version / DOWNLOAD_FILE).is_file():
                 _fetch_all(uri, files, version, say)
+    trim_models(cache, say)
     return _content(version)
+
+
+def trim_models(cache: Path, say: Callable[[str], None]) -> None:
+    """Bring `<cache>/<name>/<version>/` down to VLA_OPS_MODEL_CACHE_GB (200): what was not used for the longest time goes first.
+
+    What a process has asked for stays as long as it lives. Raise SpecError if the variable is no number.
+    """
+    versions = [version for name in folders_in(cache) for version in folders_in(name) if not version.name.endswith(".part")]
+    for removed in trim(versions, limit_bytes("VLA_OPS_MODEL_CACHE_GB", _CACHE_GB)):
+        say(f"removed {removed} from the cache: it was not used for the longest time, and VLA_OPS_MODEL_CACHE_GB is reached")
+
+
+def _is_held(version: Path) -> bool:
+    """Hold what is there whole for as long as this process lives; False where it is not there, or was removed a moment ago."""
+    if not (version / DOWNLOAD_FILE).is_file():
+        return False
+    hold_until_exit(version)
+    return (version / DOWNLOAD_FILE).is_file()
 
 
 @dataclass

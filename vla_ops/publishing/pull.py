@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vla_ops.checkpoints.download import fetch_file
+from vla_ops.checkpoints.download import fetch_file, trim_models
+from vla_ops.checkpoints.integrity import CONTENT
 from vla_ops.checkpoints.remote import RemoteFile, list_files, local_path, read_text
 from vla_ops.errors import PublishError, StoreError
 from vla_ops.files import discard, only_one
+from vla_ops.kept import hold_until_exit
 from vla_ops.publishing.hub.address import HubAddress
 from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest
 from vla_ops.recordings.remote.errors import without_secrets
@@ -84,14 +86,17 @@ def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _
     name = without_secrets(version.uri).partition("://")[2].partition("@")[0]
     target = cache / hashlib.sha256(name.encode()).hexdigest()[:12] / manifest.version
     with only_one(target.parent, lambda who: say(f"waiting for {who}, which is fetching {manifest.name}")):
-        if target.is_dir():
+        hold_until_exit(target)
+        if (target / CONTENT).is_dir():
             try:
-                _require_same(manifest.files, target)
-                return target
+                _require_same(manifest.files, target / CONTENT)
+                return target / CONTENT
             except PublishError as error:
                 say(f"{error} It is fetched again.")
-                discard(target)
-        return _fetched(version, target, say)
+                discard(target / CONTENT)
+        fetched = _fetched(version, target / CONTENT, say)
+    trim_models(cache, say)
+    return fetched
 
 
 def _fetched(version: Version, target: Path, say: Callable[[str], None]) -> Path:

@@ -74,6 +74,20 @@ def test_of_a_run_the_last_step_is_fetched_and_of_params_all(run: Path, tmp_path
     assert _same(download(f"{url}/5/params", tmp_path), run / "5")
 
 
+def test_beyond_its_size_the_cache_keeps_what_is_used(
+    run: Path, tmp_path: Path, upload: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another process fetched, and has no use for any more, goes; what this one asked for stays."""
+    first, second = (download(f"{upload(run)}/{step}", tmp_path) for step in ("5", "10"))
+    forgotten = first.parent.with_name("of-another-process")
+    shutil.copytree(first.parent, forgotten)
+    monkeypatch.setenv("VLA_OPS_MODEL_CACHE_GB", "0")
+    said: list[str] = []
+    third = download(f"{upload(run)}/10", tmp_path, say=said.append)
+    assert [path.exists() for path in (first, second, third, forgotten)] == [True, True, True, False]
+    assert [line.split()[1] for line in said if line.startswith("removed")] == [str(forgotten)]
+
+
 def test_what_changed_there_is_fetched_anew(run: Path, tmp_path: Path, upload: Callable[[Path], str]) -> None:
     url = upload(run / "5")
     first = download(url, tmp_path)

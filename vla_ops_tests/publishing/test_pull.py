@@ -102,6 +102,15 @@ def test_it_is_fetched_once(elsewhere: str, tmp_path: Path) -> None:
     assert len(said) == 1
 
 
+def test_beyond_its_size_the_cache_loses_what_nobody_uses(elsewhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "cache/other/version"
+    (old / "content").mkdir(parents=True)
+    monkeypatch.setenv("VLA_OPS_MODEL_CACHE_GB", "0")
+    assert (pull(version_at(elsewhere), tmp_path / "cache") / "params/b").read_text() == "two"
+    # A folder that no process ever held has nothing to tell when it was used: it is the oldest.
+    assert not old.exists()
+
+
 def test_a_copy_that_was_damaged_is_fetched_again(elsewhere: str, tmp_path: Path) -> None:
     said: list[str] = []
     first = pull(version_at(elsewhere), tmp_path / "cache")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vla_ops.errors import SpecError
-from vla_ops.recordings.remote.cache import CacheFolder, cache_limit_bytes, trim
+from vla_ops.kept import folders_in, trim
+from vla_ops.recordings.remote.cache import CacheFolder, cache_limit_bytes
 
 SIZE = 200_000
 
@@ -23,7 +24,7 @@ def fill(cache: Path, uri: str, *, used_s: float) -> Path:
 
 def test_the_recordings_not_used_for_the_longest_time_are_removed_first(tmp_path: Path) -> None:
     folders = [fill(tmp_path, f"s3://b/{k}", used_s=1000 - k) for k in range(4)]
-    assert trim(tmp_path, int(2.5 * SIZE)) == [folders[3], folders[2]]
+    assert trim(folders_in(tmp_path), int(2.5 * SIZE)) == [folders[3], folders[2]]
     assert [folder.exists() for folder in folders] == [True, True, False, False]
     assert {path.name for path in tmp_path.iterdir()} == {folder.name for folder in folders[:2]}
 
@@ -31,9 +32,9 @@ def test_the_recordings_not_used_for_the_longest_time_are_removed_first(tmp_path
 def test_what_is_in_use_stays(tmp_path: Path) -> None:
     with CacheFolder(tmp_path, "s3://b/a") as used:
         used.file("", "token").write_bytes(b"x" * SIZE)
-        assert trim(tmp_path, 0) == []
+        assert trim(folders_in(tmp_path), 0) == []
         assert used.path.exists()
-    assert trim(tmp_path, 0) == [used.path]
+    assert trim(folders_in(tmp_path), 0) == [used.path]
 
 
 def test_closing_brings_the_cache_down_to_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
