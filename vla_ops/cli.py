@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 from vla_ops.cli_dataset import Dataset
 from vla_ops.cli_export import Export
 from vla_ops.cli_named import named_mixture, named_robot, robots_folder
-from vla_ops.cli_publish import Lineage, Policies, Publish
+from vla_ops.cli_publish import Lineage, Policies, Publish, Pull
 from vla_ops.cli_serve import Serve
 from vla_ops.cli_train import Train, trainings_of
 from vla_ops.errors import DatasetError, StatsMismatchError, VlaOpsError
@@ -225,6 +225,7 @@ type Command = (
     | Annotated[Status, tyro.conf.subcommand("status")]
     | Annotated[Dataset, tyro.conf.subcommand("dataset")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
+    | Annotated[Pull, tyro.conf.subcommand("pull")]
     | Annotated[Policies, tyro.conf.subcommand("policies")]
     | Annotated[Lineage, tyro.conf.subcommand("lineage")]
 )

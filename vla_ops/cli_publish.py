@@ -1,4 +1,4 @@
-"""`vla-ops publish`, `policies` and `lineage`: what is uploaded, what is there, and what it was made of."""
+"""`vla-ops publish`, `pull`, `policies` and `lineage`: what is uploaded, fetched, there, and what it was made of."""
 
 from __future__ import annotations
 
@@ -51,6 +51,22 @@ class Publish:
 
 
 @dataclass(frozen=True)
+class Pull:
+    """Bring a published version here, compare every file with its manifest, and print its folder: for `init:`, LeRobot, or a copy."""
+
+    uri: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="URI")]
+    """A publication, or one of its versions: URI@VERSION."""
+
+    def run(self) -> int:
+        """Fetch what is not here yet."""
+        from vla_ops.episodes.store import home
+        from vla_ops.publishing.pull import PULLED, pull
+
+        sys.stdout.write(f"{pull(_published(self.uri), home() / PULLED, say=_say)}\n")
+        return 0
+
+
+@dataclass(frozen=True)
 class Policies:
     """List what is published below a place: what it is, its numbers, and how old it is. Exit code 2 if something cannot be read."""
 
@@ -83,17 +99,23 @@ class Lineage:
     def run(self) -> int:
         """Print it."""
         from vla_ops.episodes.store import home
-        from vla_ops.publishing.pull import published_at
         from vla_ops.publishing.registry import changed_since
 
-        version = published_at(self.uri)
-        if version is None:
-            raise PublishError("nothing is published there", file=self.uri, todo="`vla-ops policies URI` lists what is below a place.")
+        version = _published(self.uri)
         changed = changed_since(version.manifest, home())
         sys.stdout.write(
             "\n".join([*_told(version.manifest), "", "since then", *(f"  {line}" for line in changed or ["nothing changed"]), ""])
         )
         return 0
+
+
+def _published(uri: str) -> Version:
+    from vla_ops.publishing.pull import published_at
+
+    version = published_at(uri)
+    if version is None:
+        raise PublishError("nothing is published there", file=uri, todo="`vla-ops policies URI` lists what is below a place.")
+    return version
 
 
 def _table(versions: list[Version]) -> object:

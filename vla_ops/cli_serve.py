@@ -136,14 +136,14 @@ class Serve:
 
     def _pulled(self, home: Path) -> str:
         """What is to be served; of a publication the folder that it was brought to, and compared with its manifest."""
-        from vla_ops.publishing.pull import published_at, pull
+        from vla_ops.publishing.pull import PULLED, published_at, pull
 
         try:
             version = published_at(self._uri)
         except FetchError:
             # Whoever loads it says what is wrong with the place, or has a copy.
             return self._uri
-        return self._uri if version is None else str(pull(version, home / "cache" / "published", say=_say))
+        return self._uri if version is None else str(pull(version, home / PULLED, say=_say))
 
     @property
     def _uri(self) -> str:

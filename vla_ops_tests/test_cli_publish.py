@@ -10,10 +10,8 @@ from vla_ops.cli_serve import Serve
 from vla_ops.errors import PublishError
 from vla_ops.training.run import Run
 from vla_ops_tests.policies.small_run import make_run
-from vla_ops_tests.services.hub import HubServer, hub
+from vla_ops_tests.services.hub import HubServer
 from vla_ops_tests.terminal import Terminal
-
-__all__ = ["hub"]
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +51,17 @@ def test_what_is_published_on_the_hub_is_listed_told_and_served(
     assert uri.rpartition("@")[2] in terminal("policies", "hub:lab").out
     assert small_run.recipe.dataset_version in terminal("lineage", uri).out
     assert hub.repo("lab/pick").private
+    pulled = terminal("pull", uri)
+    assert (pulled.code, "fetching" in pulled.err) == (0, True)
+    assert (Path(pulled.out.strip()) / "params").is_dir()
+    assert terminal("pull", "hub:lab/pick").out == pulled.out
     assert Serve(policy="hub:lab/pick")._policy().metadata["robot"] == small_run.recipe.robot
     assert "there can be no such repository" in terminal("publish", small_run.folder / "7", "hub:lab/a--b").err
     assert "nothing is published" in terminal("policies", "hub:nobody").err
 
 
 def test_where_nothing_is_published_that_is_said(terminal: Terminal, tmp_path: Path) -> None:
-    for command in ("policies", "lineage"):
+    for command in ("policies", "lineage", "pull"):
         refused = terminal(command, tmp_path)
         assert (refused.code, "nothing is published" in refused.err) == (2, True)
 

@@ -119,7 +119,7 @@ def _asked[T](uri: str, ask: Callable[[Any, str], T], what: str) -> T:
         except Exception as error:
             failed.append(error)
     cause = next((error for error in failed if isinstance(error, FileNotFoundError)), failed[-1])
-    found = "; ".join(dict.fromkeys(f"{type(error).__name__}: {error}"[:300] for error in failed))
+    found = "; ".join(dict.fromkeys(" ".join(f"{type(error).__name__}: {error}".split())[:300] for error in failed))
     raise FetchError(what, file=uri, found=found, todo=_TODO) from cause
 
 

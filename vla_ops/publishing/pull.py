@@ -24,6 +24,8 @@ from vla_ops.publishing.hub.address import HubAddress
 from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest
 from vla_ops.recordings.remote.errors import without_secrets
 
+# Below VLA_OPS_HOME.
+PULLED = "cache/published"
 _AT_ONCE = 8
 
 

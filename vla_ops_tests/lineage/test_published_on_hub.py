@@ -15,10 +15,8 @@ from vla_ops.robot_file import load_robot
 from vla_ops.training.prepare import current_recipe
 from vla_ops_tests.lineage.test_published import DATASET, POLICY, add_robot
 from vla_ops_tests.lineage.trainings import make_dataset
-from vla_ops_tests.services.hub import WRITE, HubServer, hub
+from vla_ops_tests.services.hub import WRITE, HubServer
 from vla_ops_tests.training.untrained import untrained_run
-
-__all__ = ["hub"]
 
 
 @pytest.fixture

@@ -115,14 +115,15 @@ class HubServer:
     def make(self, name: str, kind: str = "model", *, private: bool = True, files: Mapping[str, bytes] | None = None) -> Repo:
         """A repository as somebody made it on the Hub's page."""
         repo = self.repos[kind, name] = Repo(kind, name, private)
-        tree = {path: self._regular(content) for path, content in {".gitattributes": b"*.bin filter=lfs\n", **(files or {})}.items()}
+        tree = {path: self.add(content) for path, content in {".gitattributes": b"*.bin filter=lfs\n", **(files or {})}.items()}
         repo.commit(tree, "main", "initial commit")
         return repo
 
     def _content(self, blob: Blob) -> bytes:
         return self.blobs[blob.oid] if blob.sha256 is None else (self.folder / blob.sha256).read_bytes()
 
-    def _regular(self, content: bytes) -> Blob:
+    def add(self, content: bytes) -> Blob:
+        """Content that a commit may name."""
         oid = _sha1(b"blob %d\0" % len(content) + content)
         self.blobs[oid] = content
         return Blob(oid, len(content))
@@ -322,7 +323,7 @@ class HubServer:
 
     def _apply(self, tree: dict[str, Blob], key: str, value: Mapping[str, Any]) -> None:
         if key == "file":
-            tree[value["path"]] = self._regular(base64.b64decode(value["content"]))
+            tree[value["path"]] = self.add(base64.b64decode(value["content"]))
         elif key == "lfsFile":
             file = self.folder / value["oid"]
             if not file.is_file():

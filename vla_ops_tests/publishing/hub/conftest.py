@@ -6,10 +6,6 @@ import time
 
 import pytest
 
-from vla_ops_tests.services.hub import hub
-
-__all__ = ["hub"]
-
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_what_people_write_around_it_stays(hub: HubServer, tmp_path: Path) -> No
     written = hub.content(repo, "README.md").decode().replace("---\n", "---\npretty_name: Picking\n", 1)
     written = written.replace(BEGIN, f"# Our arm\n\nby hand\n\n{BEGIN}") + "\n## Thanks\n"
     tree = dict(repo.head.tree)
-    tree["README.md"] = hub._regular(written.encode())
+    tree["README.md"] = hub.add(written.encode())
     repo.commit(tree, "main", "by hand")
     done = published(package_of(tmp_path, a="two"), tmp_path)
     data, text = card(hub)

@@ -43,7 +43,7 @@ def test_a_file_that_is_another_one_there_is_not_taken(hub: HubServer, tmp_path:
     published(package_of(tmp_path, a="one"), tmp_path)
     repo = hub.repo("lab/pick", "dataset")
     tree = dict(repo.head.tree)
-    tree["data/a"] = hub._regular(b"One")
+    tree["data/a"] = hub.add(b"One")
     repo.commit(tree, "main", "by hand")
     version = published_at(URI)
     assert version is not None

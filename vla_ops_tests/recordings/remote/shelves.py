@@ -1,4 +1,4 @@
-"""Stores that a test can put a recording into: fsspec's memory, a local HTTP server, S3, Google's emulator."""
+"""Stores that a test can put a recording into: fsspec's memory, a local HTTP server, S3, Google's emulator, a Hub."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 
 from vla_ops_tests.services.gcs import GcsFolder
 from vla_ops_tests.services.http import HttpServer
+from vla_ops_tests.services.hub import HubServer
 from vla_ops_tests.services.s3 import Bucket
 
 everywhere = pytest.mark.parametrize(
-    "transport", ["memory", *(pytest.param(name, marks=pytest.mark.services) for name in ("http", "s3", "gs"))]
+    "transport", ["memory", *(pytest.param(name, marks=pytest.mark.services) for name in ("http", "s3", "gs", "hf"))]
 )
 in_memory = pytest.mark.parametrize("transport", ["memory"])
 
@@ -39,6 +40,12 @@ class Shelf:
                 target = server.folder / source.name
                 shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
                 return f"{server.uri}/{source.name}"
+            case "hf":
+                hub: HubServer = self.request.getfixturevalue("hub")
+                files = [source] if source.is_file() else [p for p in source.rglob("*") if p.is_file()]
+                contents = {path.relative_to(source.parent).as_posix(): path.read_bytes() for path in files}
+                hub.make("lab/robot", "dataset", files=contents)
+                return f"hf://datasets/lab/robot/{source.name}"
             case "gs":
                 folder: GcsFolder = self.request.getfixturevalue("gs")
                 return folder.put(f"robot/{source.name}", source)
