@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,22 +89,23 @@ class Hashes:
         self._file = file
         self._known = _read(file)
 
-    def of(self, paths: Iterable[Path], *, at_once: int = 4, done: Callable[[HashedFile], None] = lambda _: None) -> list[HashedFile]:
+    def of(self, paths: Iterable[Path], *, at_once: int = 4) -> list[HashedFile]:
         """Each of `paths` hashed, in their order."""
+        paths = list(paths)
+        found = [self._remembered(path) for path in paths]
+        anew = [path for path, known in zip(paths, found, strict=True) if known is None]
         with ThreadPoolExecutor(at_once, thread_name_prefix="hash") as pool:
-            found = []
-            for file in pool.map(self._one, paths):
-                done(file)
-                found.append(file)
-        if self._file is not None:
-            write_json(self._file, {str(f.path): [f.size, f.mtime_ns, f.sha256, *f.md5s] for f in found})
-        return found
+            hashed = pool.map(hash_file, anew)
+            files = [next(hashed) if known is None else known for known in found]
+        if self._file is not None and anew:
+            write_json(self._file, {str(f.path): [f.size, f.mtime_ns, f.sha256, *f.md5s] for f in files})
+        return files
 
-    def _one(self, path: Path) -> HashedFile:
+    def _remembered(self, path: Path) -> HashedFile | None:
         now, known = path.stat(), self._known.get(str(path))
-        if known is not None and known[:2] == [now.st_size, now.st_mtime_ns]:
-            return HashedFile(path, known[0], known[1], known[2], tuple(known[3:]))
-        return hash_file(path)
+        if known is None or known[:2] != [now.st_size, now.st_mtime_ns]:
+            return None
+        return HashedFile(path, known[0], known[1], known[2], tuple(known[3:]))
 
 
 def _read(file: Path | None) -> dict[str, list]:

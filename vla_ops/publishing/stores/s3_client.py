@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,11 +60,24 @@ def session_of(options: S3Options, place: str) -> Any:
     """The credentials that boto3 finds for `place`. Raise PublishError without boto3, or such a profile."""
     try:
         from boto3.session import Session
+        from botocore.session import Session as Core
     except ImportError as error:
         todo = "Install it: uv sync --extra s3 (pip install 'vla-ops[s3]')."
         raise PublishError("publishing to S3 needs boto3, which is not installed", todo=todo) from error
     with said(place, None):
-        return Session(profile_name=options.profile, region_name=options.region)
+        core = Core(profile=options.profile)
+        # Half of the time of a listing goes into dates of unknown format, one for each object; as awscli, which leaves them as they are.
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time_of)
+        return Session(botocore_session=core, region_name=options.region)
+
+
+def _time_of(text: Any) -> datetime:
+    from botocore.utils import parse_timestamp
+
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return parse_timestamp(text)
 
 
 def client_of(session: Any, options: S3Options, *, tries: int) -> Any:
