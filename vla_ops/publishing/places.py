@@ -23,12 +23,12 @@ def publish_at(
     hub: HubOptions = _HUB,
     say: Callable[[str], None] = lambda _: None,
 ) -> Published:
-    """Publish a package to a place that a URI names; `work` is a local folder in which hashes are remembered. Raise PublishError."""
+    """Publish a package to a place that a URI names; `work` is a local folder that remembers hashes and rates. Raise PublishError."""
     if (address := HubAddress.of(place)) is not None:
         from vla_ops.publishing.hub.publish import publish_to_hub
 
         return publish_to_hub(package, address, work=work, options=hub, say=say)
-    return publish(package, store_at(place, s3), work=work, say=say)
+    return publish(package, store_at(place, s3), work=work, usd_per_gb_month=s3.usd_per_gb_month, say=say)
 
 
 def chosen(asked: PublishSpec, package: Package, say: Callable[[str], None]) -> str:

@@ -14,15 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
 
 from vla_ops.errors import PublishError
 from vla_ops.publishing.hashing import HashedFile, Hashes
 from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest, version_of
 from vla_ops.publishing.package import Package
+from vla_ops.publishing.progress import Progress
 from vla_ops.publishing.stores.base import Pointer, Store
 
-_SAY_EVERY_S = 5.0
 _POINTER_TRIES = 5
 
 
@@ -38,15 +37,18 @@ class Published:
     seconds: float
 
 
-def publish(package: Package, store: Store, *, work: Path, say: Callable[[str], None] = lambda _: None) -> Published:
-    """Publish a package; `work` is a local folder in which hashes are remembered.
+def publish(
+    package: Package, store: Store, *, work: Path, usd_per_gb_month: float | None = None, say: Callable[[str], None] = lambda _: None
+) -> Published:
+    """Publish a package; `work` is a local folder that remembers hashes and rates. With a price, what it costs is said.
 
     Raise PublishError where the store cannot be written, a file changes meanwhile, or what was read back is not what was sent.
     """
     began_s = time.monotonic()
     store.check()
     files = hashed(package, work, say)
-    upload = _Upload(store, manifest_of(package, files), files, say)
+    progress = Progress(say, work, store.uri, usd_per_gb_month=usd_per_gb_month)
+    upload = _Upload(store, manifest_of(package, files), files, progress)
     manifest = upload.run()
     _point(store, manifest, say)
     uri = f"{store.uri}/{manifest.name}"
@@ -87,32 +89,12 @@ def manifest_of(package: Package, files: Mapping[str, HashedFile]) -> Manifest:
     return Manifest(package.kind, package.name, version, now, entries, package.origin, package.measured)
 
 
-class Progress:
-    """Says every few seconds how far an upload is, how fast, and how long the rest takes. Safe to be told from several threads."""
-
-    def __init__(self, say: Callable[[str], None], *, total_bytes: int = 0) -> None:
-        self._say, self.total_bytes, self.sent_bytes = say, total_bytes, 0
-        self._lock, self._said_s, self._began_s = Lock(), time.monotonic(), time.monotonic()
-
-    def sent(self, count: int) -> None:
-        """So many bytes more are there."""
-        with self._lock:
-            self.sent_bytes += count
-            now_s = time.monotonic()
-            if now_s - self._said_s >= _SAY_EVERY_S:
-                self._said_s = now_s
-                rate = self.sent_bytes / (now_s - self._began_s)
-                left_s = max(self.total_bytes - self.sent_bytes, 0) / rate
-                self._say(f"{self.sent_bytes / 1e6:.0f} of {self.total_bytes / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s, {left_s:.0f} s left")
-
-
 class _Upload:
     """One version on its way."""
 
-    def __init__(self, store: Store, manifest: Manifest, files: Mapping[str, HashedFile], say: Callable[[str], None]) -> None:
-        self._store, self._manifest, self._files, self._say = store, manifest, files, say
+    def __init__(self, store: Store, manifest: Manifest, files: Mapping[str, HashedFile], progress: Progress) -> None:
+        self._store, self._manifest, self._files, self._progress = store, manifest, files, progress
         self._folder = f"{manifest.name}/{manifest.folder}"
-        self._progress = Progress(say)
 
     @property
     def sent_bytes(self) -> int:
@@ -126,18 +108,19 @@ class _Upload:
             self._send()
             self._read_back(thoroughly=True)
             return self._finish()
-        self._say(f"version {self._manifest.version} is there already")
+        self._progress.say(f"version {self._manifest.version} is there already")
         self._read_back(thoroughly=False)
         return before
 
     def _send(self) -> None:
         left, like = self._store.differing(self._folder, self._files), self._previous()
-        self._progress.total_bytes = total = sum(self._files[name].size for name in left)
+        total = sum(self._files[name].size for name in left)
         to = f"{self._store.uri}/{self._folder}"
-        self._say(f"sending {len(left)} of {len(self._files)} files ({total / 1e6:.1f} MB) to {to}")
+        self._progress.begin(f"sending {len(left)} of {len(self._files)} files ({total / 1e6:.1f} MB) to {to}", total)
         with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="publish") as pool:
             # The list makes errors of the threads errors of this one.
             list(pool.map(lambda name: self._put(name, like.get(self._files[name].sha256)), left))
+        self._progress.end()
 
     def _put(self, name: str, like: str | None) -> None:
         self._store.put(f"{self._folder}/{name}", self._files[name], like=like, sent=self._progress.sent, asked=True)

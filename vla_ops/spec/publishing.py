@@ -65,6 +65,8 @@ class PublishSpec(Strict):
     """With `aws:kms`: the id of a key that is not the bucket's own."""
     max_bandwidth_mb_s: float | None = Field(default=None, gt=0)
     """Send no faster than this."""
+    usd_per_gb_month: float | None = Field(default=None, ge=0)
+    """What the store takes for keeping: then it is said before an upload what it adds to the bill."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -23,7 +23,9 @@ from vla_ops.publishing.hub.pictures import PICTURES, pictures_of
 from vla_ops.publishing.hub.repo import HubRepo, Remote, git_oid
 from vla_ops.publishing.manifest import MANIFEST_FILE, Manifest
 from vla_ops.publishing.package import Package
-from vla_ops.publishing.publish import Progress, Published, hashed, manifest_of
+from vla_ops.publishing.progress import Progress
+from vla_ops.publishing.publish import Published, hashed, manifest_of
+from vla_ops.spec.publishing import HUB
 
 _AS_IT_IS = HubOptions()
 _INFO_FILE = "meta/info.json"
@@ -40,7 +42,7 @@ _TRIES = 5
 def publish_to_hub(
     package: Package, address: HubAddress, *, work: Path, options: HubOptions = _AS_IT_IS, say: Callable[[str], None] = lambda _: None
 ) -> Published:
-    """Publish a package to a repository, which is made where it is not there; `work` is a local folder in which hashes are remembered.
+    """Publish a package to a repository, which is made where it is not there; `work` is a local folder that remembers hashes and rates.
 
     Raise PublishError where it cannot be written, is public and should not be, holds something else, or does not keep what was sent.
     """
@@ -59,7 +61,8 @@ def publish_to_hub(
     manifest = manifest_of(package, files)
     extras = pictures_of(package)
     told = Told(package, manifest, address, options.licence, card, sorted(extras))
-    version = _Version(repo, told, files, extras, say)
+    # All repositories are as fast.
+    version = _Version(repo, told, files, extras, Progress(say, work, HUB))
     manifest = version.run()
     return Published(address.uri, manifest, version.pointed_to, version.sent_bytes, time.monotonic() - began_s)
 
@@ -83,13 +86,10 @@ class _State:
 class _Version:
     """One version on its way into a repository."""
 
-    def __init__(
-        self, repo: HubRepo, told: Told, files: Mapping[str, HashedFile], extras: Mapping[str, bytes], say: Callable[[str], None]
-    ) -> None:
-        self._repo, self._told, self._files, self._extras, self._say = repo, told, files, extras, say
+    def __init__(self, repo: HubRepo, told: Told, files: Mapping[str, HashedFile], extras: Mapping[str, bytes], progress: Progress) -> None:
+        self._repo, self._told, self._files, self._extras, self._progress = repo, told, files, extras, progress
         self._manifest = told.manifest
         self._tag, self._branch = tag_of(self._manifest.version), f"publishing-{self._manifest.version}"
-        self._progress = Progress(say)
         self.pointed_to: str | None = None
 
     @property
@@ -105,7 +105,7 @@ class _Version:
         if (commit := refs.tags.get(self._tag)) is None:
             tagged = self._send(main.commit)
         else:
-            self._say(f"version {self._manifest.version} is there already")
+            self._progress.say(f"version {self._manifest.version} is there already")
             tagged = self._at(commit)
             self._require_whole(tagged)
         self._point(tagged, main)
@@ -143,10 +143,11 @@ class _Version:
         """Everything but the manifest, by commits to the branch: one, unless there is much of it."""
         left = [name for name, file in self._files.items() if name not in there or there[name].differs(file)]
         known = {remote.sha256 for remote in there.values()}
-        self._progress.total_bytes = total = sum(self._files[name].size for name in left)
+        total = sum(self._files[name].size for name in left)
         commits = list(_groups(left, self._files, most_bytes=_COMMIT_BYTES, most_files=_COMMIT_FILES))
         how = "by one commit" if len(commits) <= 1 else f"by {len(commits)} commits, since it is much"
-        self._say(f"sending {len(left)} of {len(self._files)} files ({total / 1e6:.1f} MB) to {self._repo.address.uri}, {how}")
+        to = self._repo.address.uri
+        self._progress.begin(f"sending {len(left)} of {len(self._files)} files ({total / 1e6:.1f} MB) to {to}, {how}", total)
         for names in commits:
             additions = {name: _addition(name, self._files[name]) for name in names}
             for call in _groups(names, self._files, most_bytes=_CALL_BYTES, most_files=_CALL_FILES):
@@ -155,6 +156,7 @@ class _Version:
             for name in names:
                 self._files[name].require_unchanged()
             self._commit(lambda _, all_=additions: list(all_.values()))
+        self._progress.end()
 
     def _commit(self, operations: Callable[[_State], list[Any]]) -> None:
         """Commit to the version's own branch, on which others can only have put the same."""
@@ -180,7 +182,7 @@ class _Version:
                 self._point_lerobot()
                 main = self._at(self._repo.refs().branches["main"]) if operations else main
                 self.pointed_to = None if main.manifest is None else main.manifest.version
-                self._say(f"{self._repo.address.uri} is now version {self.pointed_to}")
+                self._progress.say(f"{self._repo.address.uri} is now version {self.pointed_to}")
                 return
             main = self._at(self._repo.refs().branches["main"])
             self._require_own(main)

@@ -40,6 +40,8 @@ class S3Options:
     at_once: int = 8
     # Of all requests together, in 10^6 bytes per second, for a robot whose link is needed for more than this. None: as fast as it goes.
     max_bandwidth_mb_s: float | None = None
+    # What the store takes for keeping: then it is said before an upload what it adds to the bill.
+    usd_per_gb_month: float | None = None
 
     def __post_init__(self) -> None:
         if self.at_once < 1 or (self.max_bandwidth_mb_s is not None and self.max_bandwidth_mb_s <= 0):
