@@ -225,8 +225,7 @@ class _Made:
     def _reporting(self, sinks: Sequence[Sink], *, first_step: int, place: Callable[[Any], Any] | None) -> Iterator[Reporting]:
         asked, run = self.training, self.run
         is_first = jax.process_index() == 0
-        name = f"{run.recipe.robot}/{run.recipe.name}/{run.folder.name}"
-        asked_for = open_sinks(run.folder, asked.metrics, name=name, config=run.recipe.to_json()) if is_first else []
+        asked_for = open_sinks(run.folder, asked.metrics, name=run.title, config=run.recipe.to_json()) if is_first else []
         with Metrics(run.folder, first_step=first_step, sinks=[*sinks, *asked_for], writes=is_first) as metrics:
             yield Reporting(metrics, self._validation(place))
 

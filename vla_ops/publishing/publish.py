@@ -30,6 +30,8 @@ class Published:
     """A version that is there and verified. `bytes_sent` is 0 where all of it was there before."""
 
     uri: str
+    # Where fsspec finds the version's own files.
+    folder: str
     manifest: Manifest
     # The version that the pointer names when it is read back: another one where somebody else published meanwhile.
     pointed_to: str | None
@@ -53,7 +55,7 @@ def publish(
     _point(store, manifest, say)
     uri = f"{store.uri}/{manifest.name}"
     _, pointed_to = latest(store, manifest.name)
-    return Published(uri, manifest, pointed_to, upload.sent_bytes, time.monotonic() - began_s)
+    return Published(uri, f"{uri}/{manifest.folder}", manifest, pointed_to, upload.sent_bytes, time.monotonic() - began_s)
 
 
 def read_manifest(store: Store, folder: str) -> Manifest | None:

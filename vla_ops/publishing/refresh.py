@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vla_ops.export.refresh import best_of_last_run, refresh_exports
 from vla_ops.publishing.hub import HubOptions
+from vla_ops.publishing.in_wandb import refer_in_wandb
 from vla_ops.publishing.package import package_at
 from vla_ops.publishing.places import chosen, publish_at
 from vla_ops.publishing.publish import Published
@@ -19,19 +20,25 @@ PUBLISH_VERSION = 1
 
 
 def publish_policy(home: Path, robot: str, training: str, asked: PublishSpec, *, say: Callable[[str], None]) -> Published:
-    """Publish the best checkpoint of the training's last run. Raise CheckpointError where nothing is trained yet, PublishError."""
+    """Publish the best checkpoint of the training's last run, and refer to it in its W&B run.
+
+    Raise CheckpointError where nothing is trained yet, PublishError, and TrainingError where W&B is asked for and cannot be used.
+    """
     run, step = best_of_last_run(home, robot, training)
-    return publish_folder(home, run.folder / str(step), asked, say=say)
+    done = publish_folder(home, run.folder / str(step), asked, say=say)
+    refer_in_wandb(run, done)
+    return done
 
 
 def publish_exports(
     home: Path, robot: str, training: str, exported: ExportSpec, asked: PublishSpec, *, say: Callable[[str], None]
 ) -> list[Published]:
     """Publish the exports of that checkpoint, one after another under names of their own."""
-    found = []
+    found, (run, _) = list[Published](), best_of_last_run(home, robot, training)
     for export in refresh_exports(home, robot, training, exported, say=say):
         own = {"name": asked.name and f"{asked.name}_torch_{export.layout}", "hub": asked.hub and export_name(asked.hub, export.layout)}
         found.append(publish_folder(home, export.folder, asked.model_copy(update=own), say=say))
+        refer_in_wandb(run, found[-1])
     return found
 
 

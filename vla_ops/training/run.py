@@ -42,6 +42,11 @@ class Run:
         return self.folder.parents[3]
 
     @property
+    def title(self) -> str:
+        """ROBOT/TRAINING/RUN."""
+        return f"{self.recipe.robot}/{self.recipe.name}/{self.folder.name}"
+
+    @property
     def file(self) -> Path:
         """Its run.json."""
         return self.folder / RUN_FILE

@@ -6,7 +6,7 @@ import importlib.util
 import netrc
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlparse
@@ -83,6 +83,13 @@ class WandbSink:
     def picture(self, step: int, name: str, file: Path) -> None:
         """See Sink."""
         self._run.log({"train_step": step, f"pictures/{name}": self._wandb.Image(str(file))})
+
+    def refer(self, name: str, kind: str, files: Mapping[str, str], about: Mapping[str, Any], *, aliases: Sequence[str]) -> None:
+        """Log an artifact of files that are elsewhere: their URIs by name. W&B holds no copy, and reads none."""
+        artifact = self._wandb.Artifact(name, type=kind, metadata=dict(about))
+        for file, uri in files.items():
+            artifact.add_reference(uri, name=file, checksum=False)
+        self._run.log_artifact(artifact, aliases=list(aliases))
 
     def close(self, error: BaseException | None) -> None:
         """See Sink."""

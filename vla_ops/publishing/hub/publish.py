@@ -64,7 +64,9 @@ def publish_to_hub(
     # All repositories are as fast.
     version = _Version(repo, told, files, extras, Progress(say, work, HUB))
     manifest = version.run()
-    return Published(address.uri, manifest, version.pointed_to, version.sent_bytes, time.monotonic() - began_s)
+    return Published(
+        address.uri, address.folder(tag_of(manifest.version)), manifest, version.pointed_to, version.sent_bytes, time.monotonic() - began_s
+    )
 
 
 def _require_fits(package: Package) -> None:
