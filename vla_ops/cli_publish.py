@@ -123,11 +123,13 @@ def _table(versions: list[Version]) -> object:
 
     from vla_ops.publishing.registry import age
 
-    table = Table("name", "kind", "version", "published", "MB", "robot", "dataset", "episodes", "measured", box=None)
+    table = Table("publication", "kind", "version", "published", "MB", "robot", "dataset", "episodes", "measured", box=None)
     for each in versions:
         it = each.manifest
         size, episodes = f"{it.total_bytes / 1e6:.1f}", str(it.origin.get("episodes") or "?")
-        table.add_row(it.name, it.kind, it.version, age(it), size, it.origin["robot"], it.origin["dataset_version"], episodes, _numbers(it))
+        table.add_row(
+            each.publication, it.kind, it.version, age(it), size, it.origin["robot"], it.origin["dataset_version"], episodes, _numbers(it)
+        )
     return table
 
 

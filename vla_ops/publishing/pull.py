@@ -35,6 +35,8 @@ class Version:
 
     uri: str
     manifest: Manifest
+    # What names it to a person: the publication, whose newest version it may be or not.
+    publication: str
 
 
 def published_at(uri: str) -> Version | None:
@@ -46,7 +48,7 @@ def published_at(uri: str) -> Version | None:
         return _on_hub(address)
     uri, _, asked = uri.rstrip("/").partition("@") if "@" in uri.rpartition("/")[2] else (uri.rstrip("/"), "", "")
     if not asked and (manifest := _manifest(uri)) is not None:
-        return Version(uri, manifest)
+        return Version(uri, manifest, uri)
     pointer = read_text(f"{uri}/{POINTER_FILE}")
     if pointer is None:
         return None
@@ -56,7 +58,7 @@ def published_at(uri: str) -> Version | None:
     if manifest is None:
         todo = "Name one that was published whole, or publish it (again)."
         raise PublishError("there is no such version, or it was never finished", file=without_secrets(folder), todo=todo)
-    return Version(folder, manifest)
+    return Version(folder, manifest, uri)
 
 
 def _on_hub(address: HubAddress) -> Version:
@@ -71,7 +73,7 @@ def _on_hub(address: HubAddress) -> Version:
     if manifest is None:
         todo = f"Of others it may be a checkpoint by itself: {address.folder(address.revision or 'main')}."
         raise PublishError("nothing was published to this repository by vla-ops", file=address.uri, found=f"no {MANIFEST_FILE}", todo=todo)
-    return Version(address.folder(commit), manifest)
+    return Version(address.folder(commit), manifest, address.uri)
 
 
 def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _: None) -> Path:
