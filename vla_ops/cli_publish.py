@@ -123,13 +123,15 @@ def _table(versions: list[Version]) -> object:
 
     from vla_ops.publishing.registry import age
 
-    table = Table("publication", "kind", "version", "published", "MB", "robot", "dataset", "episodes", "measured", box=None)
+    table = Table(box=None)
+    table.add_column("publication", overflow="fold")  # To be copied: all of it, on two lines if need be.
+    for name in ("kind", "version", "published", "MB", "robot", "dataset", "episodes", "measured"):
+        table.add_column(name)
     for each in versions:
         it = each.manifest
         size, episodes = f"{it.total_bytes / 1e6:.1f}", str(it.origin.get("episodes") or "?")
-        table.add_row(
-            each.publication, it.kind, it.version, age(it), size, it.origin["robot"], it.origin["dataset_version"], episodes, _numbers(it)
-        )
+        of = (it.origin["robot"], it.origin["dataset_version"], episodes)
+        table.add_row(each.publication, it.kind, it.version, age(it), size, *of, _numbers(it))
     return table
 
 
