@@ -6,6 +6,7 @@ worker that is started, inherits the environment; `server.environment` has it fo
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,7 +154,12 @@ def _keeps(server: S3Server) -> bool:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One S3 server for all tests of the session."""
+    """One S3 server for all tests of the session: SeaweedFS, or the one that runs at VLA_OPS_TEST_S3 and knows KEY and SECRET."""
+    if endpoint := os.environ.get("VLA_OPS_TEST_S3"):
+        server = S3Server(endpoint, 0, (), tmp_path_factory.mktemp("s3") / "none.log", test_bucket=f"robots-{uuid4().hex[:12]}")
+        server.fs().mkdir(server.test_bucket)
+        yield server
+        return
     with serve_s3(tmp_path_factory.mktemp("s3") / "data") as server:
         yield server
 

@@ -136,11 +136,18 @@ class S3Store:
 
     def point(self, name: str, content: bytes, *, seen: Pointer | None) -> bool:
         """See Store.point."""
-        from botocore.exceptions import ClientError
-
         if self.pointer(name) != seen:  # All that holds where a store takes conditions and ignores them.
             return False
-        only = {"IfNoneMatch": "*"} if seen is None else {"IfMatch": seen.mark}
+        if seen is None:
+            return self._written_only(name, content, IfNoneMatch="*")
+        # Ceph compares without the quotes that belong to an ETag: what was not written with them may be written without.
+        marks = dict.fromkeys((seen.mark, seen.mark.strip('"')))
+        return any(self.pointer(name) == seen and self._written_only(name, content, IfMatch=mark) for mark in marks)
+
+    def _written_only(self, name: str, content: bytes, **only: str) -> bool:
+        """Write under a condition; False where it does not hold. Without one in a store that knows none."""
+        from botocore.exceptions import ClientError
+
         with self._saying(name):
             try:
                 self._write(name, content, **only)

@@ -131,10 +131,15 @@ class Upload:
         return [entry["UploadId"] for entry in listed if entry["Key"] == self.key]
 
     def _parts_of(self, upload: str) -> dict[int, str]:
-        """ETags of those parts of an upload that are the file's, by number from 0."""
+        """ETags of those parts of an upload that are the file's, by number from 0; none of an upload that has more parts than the file.
+
+        Ceph ends an upload only with all parts that it has (InvalidPart).
+        """
         pages = self.client.get_paginator("list_parts").paginate(**self._at, UploadId=upload)
         listed = self._asked(lambda: [part for page in pages for part in page.get("Parts", [])])
         etags = {part["PartNumber"] - 1: part["ETag"] for part in listed}
+        if max(etags, default=0) >= len(self.file.md5s):
+            return {}
         return {number: etags[number] for number, md5 in enumerate(self.file.md5s) if etags.get(number, "").strip('"') == md5}
 
     def _asked(self, ask: Callable[[], list[Any]]) -> list[Any]:
