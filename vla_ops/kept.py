@@ -71,6 +71,14 @@ def hold_until_exit(folder: Path) -> None:
         held.close()
 
 
+def hold_around(path: Path) -> None:
+    """Hold the folder of a cache that a path is in, if it is in one, for as long as this process lives."""
+    for folder in (path, *path.parents):
+        if (folder / _LOCK).is_file():
+            hold_until_exit(folder)
+            return
+
+
 def trim(folders: Iterable[Path], limit_bytes: int) -> list[Path]:
     """Remove folders, those not used for the longest time first, until the rest is not larger; return what was removed."""
     kept = sorted((_last_use(folder), _size(folder), folder) for folder in folders)
@@ -129,5 +137,7 @@ def _remove(folder: Path) -> bool:
             folder.rename(away)
         except FileNotFoundError:
             return False
-        shutil.rmtree(away, ignore_errors=True)
+        # Also what a process left that was killed in the middle of this.
+        for removed in folder.parent.glob(f"{_REMOVED}*"):
+            shutil.rmtree(removed, ignore_errors=True)
     return True

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vla_ops.errors import SpecError
-from vla_ops.kept import folders_in, hold, hold_until_exit, limit_bytes, trim
+from vla_ops.kept import folders_in, hold, hold_around, hold_until_exit, limit_bytes, trim
 
 
 def add(cache: Path, name: str, *, used_s: float = 0.0) -> Path:
@@ -63,3 +63,18 @@ def test_a_limit_that_is_no_size_is_refused_by_its_name(monkeypatch: pytest.Monk
     monkeypatch.setenv("SOME_LIMIT", "much")
     with pytest.raises(SpecError, match=r"SOME_LIMIT is not a size.*much"):
         limit_bytes("SOME_LIMIT", 5.0)
+
+
+def test_a_path_within_a_folder_of_a_cache_holds_it(tmp_path: Path) -> None:
+    folder = add(tmp_path, "used")
+    (folder / "content").unlink()
+    (folder / "content/params").mkdir(parents=True)
+    hold_around(folder / "content/params")
+    hold_around(tmp_path / "of no cache")
+    assert trim([folder], 0) == []
+
+
+def test_what_was_half_removed_goes_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".removed-1-2").mkdir()
+    assert trim([add(tmp_path, "old")], 0) != []
+    assert list(tmp_path.iterdir()) == []

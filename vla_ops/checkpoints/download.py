@@ -28,7 +28,7 @@ from vla_ops.checkpoints.integrity import CONTENT, DOWNLOAD_FILE, checksum
 from vla_ops.checkpoints.remote import RemoteFile, list_files
 from vla_ops.errors import FetchError, StoreError
 from vla_ops.files import discard, only_one, write_json
-from vla_ops.kept import folders_in, hold_until_exit, limit_bytes, trim
+from vla_ops.kept import folders_in, hold, hold_until_exit, limit_bytes, trim
 
 _BLOCK = 16 << 20
 # A dozen of pi0.5's checkpoints.
@@ -67,7 +67,7 @@ def trim_models(cache: Path, say: Callable[[str], None]) -> None:
 
     What a process has asked for stays as long as it lives. Raise SpecError if the variable is no number.
     """
-    versions = [version for name in folders_in(cache) for version in folders_in(name) if not version.name.endswith(".part")]
+    versions = [version for name in folders_in(cache) for version in folders_in(name)]
     for removed in trim(versions, limit_bytes("VLA_OPS_MODEL_CACHE_GB", _CACHE_GB)):
         say(f"removed {removed} from the cache: it was not used for the longest time, and VLA_OPS_MODEL_CACHE_GB is reached")
 
@@ -117,13 +117,14 @@ def _fetch_all(uri: str, files: list[RemoteFile], version: Path, say: Callable[[
     missing = sum(file.size for file in files) - sum(target.stat().st_size for target in targets if target.is_file())
     _require_space(version, missing, uri)
     progress = _Progress(uri, sum(file.size for file in files), say)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        sums = list(pool.map(lambda file, target: fetch_file(file, target, added=progress.add), files, targets))
-    listed = {file.name: {"bytes": file.size, "crc32c": sum_} for file, sum_ in zip(files, sums, strict=True)}
-    write_json(part / DOWNLOAD_FILE, {"uri": uri, "fetched": datetime.now(UTC).isoformat(timespec="seconds"), "files": listed})
-    if version.exists():
-        discard(version)
-    part.rename(version)
+    with hold(part):
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            sums = list(pool.map(lambda file, target: fetch_file(file, target, added=progress.add), files, targets))
+        listed = {file.name: {"bytes": file.size, "crc32c": sum_} for file, sum_ in zip(files, sums, strict=True)}
+        write_json(part / DOWNLOAD_FILE, {"uri": uri, "fetched": datetime.now(UTC).isoformat(timespec="seconds"), "files": listed})
+        if version.exists():
+            discard(version)
+        part.rename(version)
 
 
 def fetch_file(file: RemoteFile, target: Path, *, added: Callable[[int], None] = lambda _: None) -> str:

@@ -14,6 +14,7 @@ from vla_ops.checkpoints.loading import CheckpointSource, LoadRules, Source
 from vla_ops.checkpoints.paligemma import PALIGEMMA_RULES, PaliGemmaSource
 from vla_ops.checkpoints.remote import local_path
 from vla_ops.errors import CheckpointError
+from vla_ops.kept import hold_around
 
 _TRAININGS, _CACHE = "trainings", "cache/checkpoints"
 
@@ -42,6 +43,8 @@ def locate(uri: str, home: Path, *, say: Callable[[str], None] = lambda _: None)
     local = local_path(uri)
     if local is None:
         return download(uri, home / _CACHE, say=say)
+    # Of another process's: `vla-ops pull` prints one.
+    hold_around(local.absolute())
     if uri.startswith("file://"):
         return local
     run = _run_of(uri.partition("@")[0], home)

@@ -36,7 +36,7 @@ class Progress:
         with self._lock:
             self.sent_bytes += count
             now_s = time.monotonic()
-            if now_s - self._said_s >= _SAY_EVERY_S:
+            if self.sent_bytes and now_s - self._said_s >= _SAY_EVERY_S:
                 self._said_s = now_s
                 rate = self.sent_bytes / (now_s - self._began_s)
                 left_s = max(self._total_bytes - self.sent_bytes, 0) / rate

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vla_ops.checkpoints.remote import list_folders
-from vla_ops.errors import PublishError
+from vla_ops.errors import FetchError, PublishError
 from vla_ops.publishing.hub import owner_of
 from vla_ops.publishing.hub.repo import repositories
 from vla_ops.publishing.manifest import VERSIONS, Manifest
@@ -46,6 +46,8 @@ def _published(uri: str) -> Version | PublishError:
         version = published_at(uri)
     except PublishError as error:
         return error
+    except FetchError as error:  # One of many: the others are listed.
+        return PublishError(error.what, file=uri, found=error.found, todo=error.todo)
     return version or PublishError("nothing is published there", file=uri)
 
 

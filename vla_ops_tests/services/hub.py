@@ -101,6 +101,8 @@ class HubServer:
     held: Callable[[], bool] = lambda: False
     # Large files get parts of this size where it is set, as the Hub's do above 5 GB.
     part_size: int | None = None
+    # The query of URLs to which large files go.
+    sign: str = ""
 
     def repo(self, name: str, kind: str = "model") -> Repo:
         """A repository that is there."""
@@ -207,7 +209,10 @@ class HubServer:
 
         tree = repo.head.tree
         card = self._content(tree["README.md"]).decode() if "README.md" in tree else ""
-        return yaml.safe_load(card.split("---\n")[1]).get("tags", []) if card.startswith("---\n") else []
+        try:
+            return yaml.safe_load(card.split("---\n")[1])["tags"] if card.startswith("---\n") else []
+        except (yaml.YAMLError, KeyError):
+            return []
 
     async def may_write(self, request: web.Request) -> web.Response:
         self._repo(request, to_write=True)
@@ -252,7 +257,10 @@ class HubServer:
     async def preupload(self, request: web.Request) -> web.Response:
         repo = self._repo(request, to_write=True)
         tree, told = self._commit(request, repo).tree, await request.json()
-        return web.json_response({"files": [_upload_of(each, tree.get(each["path"])) for each in told["files"]]})
+        ignored = told.get("gitIgnore")
+        if ignored is None:
+            ignored = self._content(tree[".gitignore"]).decode() if ".gitignore" in tree else ""
+        return web.json_response({"files": [_upload_of(each, tree.get(each["path"]), ignored=ignored) for each in told["files"]]})
 
     async def batch(self, request: web.Request) -> web.Response:
         self._repo(request, to_write=True)
@@ -268,7 +276,7 @@ class HubServer:
         if (self.folder / oid).is_file():
             return {"oid": oid, "size": size}
         at = f"{self.endpoint}/lfs/{oid}"
-        upload: dict[str, Any] = {"href": at}
+        upload: dict[str, Any] = {"href": at + self.sign}
         if self.part_size and size > self.part_size:
             parts = {str(k + 1): f"{at}/part/{k}" for k in range(-(-size // self.part_size))}
             upload = {"href": f"{at}/complete", "header": {"chunk_size": str(self.part_size), **parts}}
@@ -402,10 +410,12 @@ class HubServer:
         return app
 
 
-def _upload_of(told: Mapping[str, Any], there: Blob | None) -> dict[str, Any]:
+def _upload_of(told: Mapping[str, Any], there: Blob | None, *, ignored: str) -> dict[str, Any]:
+    is_ignored = any(line and told["path"].startswith(line) for line in ignored.splitlines())
     sample = base64.b64decode(told["sample"])
     mode = "lfs" if told["size"] > _REGULAR_UP_TO or not _is_text(sample) else "regular"
-    return {"path": told["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None if there is None else there.sha256 or there.oid}
+    oid = None if there is None else there.sha256 or there.oid
+    return {"path": told["path"], "uploadMode": mode, "shouldIgnore": is_ignored, "oid": oid}
 
 
 def _is_text(sample: bytes) -> bool:

@@ -6,6 +6,7 @@ Ours stands between two marks, and its metadata are merged into those that are t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,9 @@ import yaml
 
 from vla_ops.checkpoints.layout import EXPORT_FILE, RUN_FILE
 from vla_ops.datasets.dataset_card import loading, task_text
+from vla_ops.errors import PublishError
 from vla_ops.publishing.hub.address import TAG, HubAddress, tag_of
+from vla_ops.publishing.hub.pictures import PICTURES
 from vla_ops.publishing.manifest import MANIFEST_FILE, Manifest
 from vla_ops.publishing.package import Package
 from vla_ops.robot import Dimension, RobotSpec
@@ -59,18 +62,32 @@ def card_of(told: Told, before: str | None = None) -> str:
     return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n\n{text.lstrip()}"
 
 
+def pictures_in(card: str) -> set[str]:
+    """The pictures that our part of a card shows, by their names in the repository."""
+    ours = card.partition(BEGIN)[2].partition(END)[0]
+    return set(re.findall(rf"\]\(({PICTURES}/[^)]+)\)", ours))
+
+
 def _split(card: str) -> tuple[dict[str, Any], str]:
-    """Metadata and text."""
+    """Metadata and text. Raise PublishError for metadata that are no YAML."""
+    card = card.replace("\r\n", "\n")
     if not card.startswith("---\n") or "\n---\n" not in card[3:]:
         return {}, card
     data, _, text = card[4:].partition("\n---\n")
-    found = yaml.safe_load(data)
+    try:
+        found = yaml.safe_load(data)
+    except yaml.YAMLError as error:
+        todo = "Correct the metadata at the top of README.md in the repository."
+        raise PublishError(
+            "the card that is there cannot be read", file=CARD_FILE, found=" ".join(str(error).split()), todo=todo
+        ) from error
     return (found if isinstance(found, dict) else {}), text
 
 
 def _merged(before: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
     """Ours over those before; of tags all."""
     had = before.get("tags") or []
+    had = [had] if isinstance(had, str) else had
     return {**before, **ours, "tags": list(dict.fromkeys([*had, *ours["tags"]]))}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
@@ -13,6 +14,7 @@ from vla_ops.recordings.remote.errors import passes, without_secrets
 
 _TRIES, _PAUSE_S, _LONGEST_PAUSE_S = 5, 1.0, 300.0
 _AGAIN = "Publish again when that is over: what is there already is kept."
+_XET = re.compile(r"\((?P<status>[45]\d\d) [A-Z]")
 _FULL = re.compile(r"(?i)storage limit|quota|payment required|upgrade your plan")
 _SAID = {
     401: ("the Hub does not know the token", "Set HF_TOKEN, or log in (`hf auth login`), with a token that may write."),
@@ -41,7 +43,7 @@ def tried[T](call: Callable[[], T], place: str) -> T:
         except Exception as error:
             if isinstance(error, PublishError):
                 raise
-            if not left or not passes(error):
+            if not left or not _may_pass(error):
                 # Without the cause: its frames hold requests with all that is in them.
                 raise _said(error, place) from None
             _pause(_response(error), _TRIES - 1 - left)
@@ -51,23 +53,46 @@ def tried[T](call: Callable[[], T], place: str) -> T:
 def status_of(error: BaseException) -> int | None:
     """The status of the Hub's answer, where there was one."""
     response = _response(error)
-    return None if response is None else response.status_code
+    return _told_by_xet(error) if response is None else response.status_code
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Xet's client tries again by itself, and what it says of an answer is no passing thing any more."""
+    return _told_by_xet(error) is None and passes(error)
+
+
+def _told_by_xet(error: BaseException) -> int | None:
+    """Xet's client has the status only in its text: `Network error: ... (403 Forbidden) ...`."""
+    if _response(error) is not None:
+        return None
+    found = (_XET.search(str(cause)) for cause in _chain(error))
+    return next((int(match["status"]) for match in found if match is not None), None)
 
 
 def _pause(response: Any, number: int) -> None:
-    asked = "" if response is None else str(response.headers.get("Retry-After", ""))
-    seconds = float(asked) if asked.isdecimal() else _PAUSE_S * 2**number
-    time.sleep(min(seconds, _LONGEST_PAUSE_S) + random.uniform(0, _PAUSE_S))  # noqa: S311 - no secret
+    time.sleep(min(_asked_for_s(response) or _PAUSE_S * 2**number, _LONGEST_PAUSE_S) + random.uniform(0, _PAUSE_S))  # noqa: S311 - no secret
+
+
+def _asked_for_s(response: Any) -> float | None:
+    """How long the Hub asks to wait, where it does."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    if response is None:
+        return None
+    if (limit := parse_ratelimit_headers(response.headers)) is not None and not limit.remaining:
+        return float(limit.reset_in_seconds)
+    asked = str(response.headers.get("Retry-After", ""))
+    return float(asked) if asked.isdecimal() else None
 
 
 def _said(error: BaseException, place: str) -> PublishError:
-    response = _response(error)
-    if response is None:
+    response, status = _response(error), status_of(error)
+    if status is None:
         found = _without_secrets(": ".join(dict.fromkeys(f"{type(cause).__name__}: {cause}".strip(": ") for cause in _chain(error))))
         is_of_the_way = passes(error) or type(error).__name__ == "OfflineModeIsEnabled"
         what, todo = _UNREACHABLE if is_of_the_way else ("the Hub's client cannot do this", "What it says is all that is known of it.")
         return PublishError(what, file=place, found=found[:600], todo=todo)
-    status, message = response.status_code, _message(error, response)
+    message = _message(error, response) if response is not None else ": ".join(dict.fromkeys(str(cause) for cause in _chain(error)))
     what, todo = _SAID.get(status, _BUSY if status >= 500 else _REFUSED)
     if _FULL.search(message) and 400 <= status < 429:
         what, todo = "the Hub has no room for this", "Make room there, have the plan changed, or publish to s3://. What is there is kept."
@@ -100,3 +125,19 @@ def _without_secrets(text: str) -> str:
 
     token = get_token()
     return without_secrets(text.replace(token, "***") if token else text)
+
+
+class _NoSecrets(logging.Filter):
+    """Signed URLs that the client logs, as when an upload is tried again, without their signatures."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _without_secrets(record.getMessage()), ()
+        return True
+
+
+def keep_secrets_out_of_logs() -> None:
+    """From now on nothing that the Hub's client or its HTTP library logs in this process holds a signature or the token."""
+    for name in ("huggingface_hub.utils._http", "huggingface_hub._commit_api", "huggingface_hub.lfs", "httpx"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, _NoSecrets) for each in logger.filters):
+            logger.addFilter(_NoSecrets())

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from vla_ops.errors import PublishError
-from vla_ops.publishing.hashing import HashedFile
+from vla_ops.publishing.hashing import HashedFile, changed
 from vla_ops.publishing.hub.address import HubAddress, tag_of
-from vla_ops.publishing.hub.cards import CARD_FILE, Told, card_of
+from vla_ops.publishing.hub.cards import CARD_FILE, Told, card_of, pictures_in
 from vla_ops.publishing.hub.options import HubOptions
-from vla_ops.publishing.hub.pictures import PICTURES, pictures_of
+from vla_ops.publishing.hub.pictures import pictures_of
 from vla_ops.publishing.hub.repo import HubRepo, Remote, git_oid
 from vla_ops.publishing.manifest import MANIFEST_FILE, Manifest
 from vla_ops.publishing.package import Package
@@ -32,7 +32,9 @@ _INFO_FILE = "meta/info.json"
 # What a repository may have that was just made on the Hub's page.
 _OF_THE_HUB = {".gitattributes", ".gitignore", CARD_FILE, "LICENSE"}
 # Above this the Hub asks for fewer files to a repository, and answers slowly (its page on storage limits).
-_MOST_FILES = 25_000
+_MOST_FILES = 10_000
+# Of the client: it takes no such names.
+_NOT_TAKEN = {".git", ".cache"}
 # One upload call and one commit: what is in an unfinished one is sent again after a crash, or looked at again.
 _CALL_BYTES, _CALL_FILES = 1 << 30, 100
 _COMMIT_BYTES, _COMMIT_FILES = 20 << 30, 500
@@ -73,6 +75,8 @@ def _require_fits(package: Package) -> None:
     if len(package.files) > _MOST_FILES:
         found, todo = f"{len(package.files)} files", "Publish it to s3://, or a dataset as LeRobot v3.0, which has few and large files."
         raise PublishError("too many files for the Hub", file=package.name, found=found, expected=f"at most {_MOST_FILES}", todo=todo)
+    if odd := next((name for name in package.files if _NOT_TAKEN & set(name.split("/"))), None):
+        raise PublishError("the Hub takes no file of this name", file=package.files[odd], found=odd, todo="Move it elsewhere.")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class _Version:
         self._repo, self._told, self._files, self._extras, self._progress = repo, told, files, extras, progress
         self._manifest = told.manifest
         self._tag, self._branch = tag_of(self._manifest.version), f"publishing-{self._manifest.version}"
+        self._is_new = False
         self.pointed_to: str | None = None
 
     @property
@@ -104,12 +109,17 @@ class _Version:
         refs = self._repo.refs()
         main = self._at(refs.branches["main"])
         self._require_own(main)
+        # Said now, not when all is uploaded.
+        if _additions({CARD_FILE: (card := self._card(main)).encode()}, main.tree):
+            self._repo.require_card(card)
         if (commit := refs.tags.get(self._tag)) is None:
-            tagged = self._send(main.commit)
+            commit = self._sent(main.commit)
         else:
             self._progress.say(f"version {self._manifest.version} is there already")
-            tagged = self._at(commit)
-            self._require_whole(tagged)
+        tagged = self._at(commit)
+        self._require_whole(tagged)
+        if self._branch in refs.branches or self._is_new:
+            self._repo.drop_branch(self._branch)
         self._point(tagged, main)
         return tagged.manifest or self._manifest
 
@@ -131,15 +141,25 @@ class _Version:
             todo = "Name another repository, or the publication as it is called there."
             raise PublishError("the repository holds another publication", file=uri, found=found, expected=expected, todo=todo)
 
-    def _send(self, start: str) -> _State:
+    def _sent(self, start: str) -> str:
+        """The tagged commit: our own, or that of another who has published the same meanwhile."""
+        try:
+            self._send(start)
+        except PublishError:
+            if (commit := self._repo.refs().tags.get(self._tag)) is None:
+                raise
+            return commit
+        return self._repo.refs().tags[self._tag]
+
+    def _send(self, start: str) -> None:
+        self._is_new = True
         self._repo.branch(self._branch, start)
         self._send_files(self._repo.tree(self._branch))
         self._commit(lambda state: self._rest(state, {MANIFEST_FILE: self._manifest.to_json()}))
-        there = self._at(self._repo.commit_at(self._branch) or start)
-        self._require_whole(there)
-        self._repo.tag(self._tag, there.commit)
-        self._repo.drop_branch(self._branch)
-        return there
+        if (head := self._repo.refs().branches.get(self._branch)) is None:
+            raise self._raced("others publish the same version at the same time")
+        self._require_whole(self._at(head))
+        self._repo.tag(self._tag, head)
 
     def _send_files(self, there: Mapping[str, Remote]) -> None:
         """Everything but the manifest, by commits to the branch: one, unless there is much of it."""
@@ -154,9 +174,8 @@ class _Version:
             additions = {name: _addition(name, self._files[name]) for name in names}
             for call in _groups(names, self._files, most_bytes=_CALL_BYTES, most_files=_CALL_FILES):
                 self._repo.upload([additions[name] for name in call], self._branch)
+                _require_same({name: additions[name] for name in call}, self._files)
                 self._progress.sent(sum(self._files[name].size for name in call if self._files[name].sha256 not in known))
-            for name in names:
-                self._files[name].require_unchanged()
             self._commit(lambda _, all_=additions: list(all_.values()))
         self._progress.end()
 
@@ -173,12 +192,17 @@ class _Version:
 
     def _point(self, tagged: _State, main: _State) -> None:
         """Move `main`, and the tag by which LeRobot finds a dataset."""
-        from huggingface_hub import CommitOperationCopy
+        from huggingface_hub import CommitOperationAdd, CommitOperationCopy
 
         ours = {name: remote for name, remote in tagged.tree.items() if name in self._manifest.files or name == MANIFEST_FILE}
         for _ in range(_TRIES):
             moved = {name for name, remote in ours.items() if name not in main.tree or main.tree[name].oid != remote.oid}
-            operations = [CommitOperationCopy(name, name, src_revision=self._tag) for name in sorted(moved)]
+            # The large ones by their hashes; the others, which the client would fetch one by one, from here.
+            operations: list[Any] = [
+                CommitOperationCopy(name, name, src_revision=self._tag) for name in sorted(moved) if ours[name].sha256 is not None
+            ]
+            small = {name: self._content(name, tagged) for name in sorted(moved) if ours[name].sha256 is None}
+            operations += [CommitOperationAdd(name, content) for name, content in small.items()]
             operations += self._rest(main, {}, stays=ours)
             if not operations or self._repo.commit(operations, self._message, branch="main", parent=main.commit):
                 self._point_lerobot()
@@ -190,15 +214,24 @@ class _Version:
             self._require_own(main)
         raise self._raced("others publish to the repository at the same time")
 
+    def _content(self, name: str, tagged: _State) -> bytes:
+        """Of a small file of the version, which was compared with what is here."""
+        return self._repo.read(name, tagged.commit) if name == MANIFEST_FILE else self._files[name].path.read_bytes()
+
+    def _card(self, state: _State) -> str:
+        """The card for a revision: of one that is there, what people wrote around ours stays."""
+        return card_of(self._told, self._card_before(state))
+
+    def _card_before(self, state: _State) -> str | None:
+        return self._repo.read(CARD_FILE, state.commit).decode("utf-8") if CARD_FILE in state.tree else None
+
     def _rest(self, state: _State, more: Mapping[str, bytes], stays: Iterable[str] = ()) -> list[Any]:
         """What brings the card and its pictures, and `more`, to a revision, and removes what only the version before had there."""
         from huggingface_hub import CommitOperationDelete
 
-        # Of a card that is there, what people wrote around ours stays.
-        card = self._repo.read(CARD_FILE, state.commit).decode("utf-8") if CARD_FILE in state.tree else None
-        written = {**self._extras, CARD_FILE: card_of(self._told, card).encode(), **more}
         before = set() if state.manifest is None else set(state.manifest.files)
-        before |= {name for name in state.tree if name.startswith(f"{PICTURES}/")}
+        before |= pictures_in(self._card_before(state) or "")
+        written = {**self._extras, CARD_FILE: self._card(state).encode(), **more}
         gone = (before & state.tree.keys()) - self._manifest.files.keys() - written.keys() - set(stays)
         return [*_additions(written, state.tree), *(CommitOperationDelete(name) for name in sorted(gone))]
 
@@ -252,10 +285,14 @@ def _addition(name: str, file: HashedFile) -> Any:
     from huggingface_hub import CommitOperationAdd
 
     file.require_unchanged()
-    addition = CommitOperationAdd(name, str(file.path))
-    # It need not be read once more to be hashed.
-    addition.upload_info.sha256 = bytes.fromhex(file.sha256)
-    return addition
+    return CommitOperationAdd(name, str(file.path))
+
+
+def _require_same(additions: Mapping[str, Any], files: Mapping[str, HashedFile]) -> None:
+    """Raise PublishError where the client, which hashes what it sends, has sent something else."""
+    for name, addition in additions.items():
+        if (found := addition.upload_info.sha256.hex()) != files[name].sha256:
+            raise changed(files[name].path, f"sha256 {found}", f"sha256 {files[name].sha256}")
 
 
 def _additions(contents: Mapping[str, bytes], tree: Mapping[str, Remote]) -> list[Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from vla_ops.errors import PublishError
 from vla_ops.publishing.hashing import HashedFile
 from vla_ops.publishing.hub.address import TAG, HubAddress
-from vla_ops.publishing.hub.errors import status_of, tried
+from vla_ops.publishing.hub.errors import keep_secrets_out_of_logs, status_of, tried
 from vla_ops.spec.publishing import HUB
 
 _AT_ONCE = 5
@@ -38,7 +38,11 @@ class Remote:
         """In which way it is not `file`; None where it is the same, byte for byte."""
         if self.size != file.size:
             return f"has {self.size} bytes instead of {file.size}"
-        is_same = self.sha256 == file.sha256 if self.sha256 is not None else self.oid == git_oid(file.path.read_bytes())
+        if self.sha256 is not None:
+            return None if self.sha256 == file.sha256 else "has other bytes"
+        # Git's hash says something of a file only while that is what it was.
+        content = file.path.read_bytes()
+        is_same = self.oid == git_oid(content) and hashlib.sha256(content).hexdigest() == file.sha256
         return None if is_same else "has other bytes"
 
 
@@ -71,6 +75,7 @@ class HubRepo:
     def __init__(self, address: HubAddress) -> None:
         from huggingface_hub import HfApi
 
+        keep_secrets_out_of_logs()
         self.address = address
         self._api = HfApi()
         self._it: dict[str, Any] = {"repo_id": address.repo_id, "repo_type": address.kind}
@@ -92,7 +97,11 @@ class HubRepo:
 
     def commit_at(self, revision: str) -> str | None:
         """The commit that a branch, a tag or a commit's id names; None where there is no such one, or no such repository."""
-        return self._asked(lambda: self._api.repo_info(**self._it, revision=revision).sha, none_if=_MISSING)
+        from huggingface_hub import get_token
+
+        # Who has no token is told 401 of what is not there, and of what is private.
+        missing = _MISSING if get_token() else _MISSING | {401}
+        return self._asked(lambda: self._api.repo_info(**self._it, revision=revision).sha, none_if=missing)
 
     def refs(self) -> Refs:
         """Its branches and tags."""
@@ -125,10 +134,16 @@ class HubRepo:
         """Bring what is large among `additions` (CommitOperationAdd) to where commits find it."""
         send = partial(self._api.preupload_lfs_files, self.address.repo_id, additions, repo_type=self.address.kind, revision=branch)
         with _bars_for_people():
-            self._asked(lambda: send(num_threads=_AT_ONCE, free_memory=False))
+            # A .gitignore there is for who works in the repository by git.
+            self._asked(lambda: send(num_threads=_AT_ONCE, free_memory=False, gitignore_content=""))
 
     def commit(self, operations: Sequence[Any], message: str, *, branch: str, parent: str) -> str | None:
         """Commit to a branch whose head is `parent`: the new commit; None, and nothing done, where its head is another one by now."""
+        from huggingface_hub import CommitOperationAdd
+
+        # Before the commit, which would ask a .gitignore there.
+        if additions := [each for each in operations if isinstance(each, CommitOperationAdd)]:
+            self.upload(additions, branch)
 
         def commit() -> str:
             with _bars_for_people():
@@ -137,6 +152,23 @@ class HubRepo:
                 ).oid
 
         return self._asked(commit, none_if=_MOVED)
+
+    def require_card(self, content: str) -> None:
+        """Raise PublishError for a README.md that the Hub would refuse."""
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        def ask() -> list[str]:
+            told = {"content": content, "repoType": self.address.kind}
+            answer = get_session().post(f"{self._api.endpoint}/api/validate-yaml", json=told, headers=build_hf_headers())
+            if answer.status_code != 400:
+                hf_raise_for_status(answer)
+            found = answer.json()
+            errors = found.get("errors") or ([found] if answer.status_code == 400 else [])
+            return [str(each.get("message") or each.get("error") or each) for each in errors]
+
+        if errors := self._asked(ask):
+            todo = "Correct the licence (an id of the Hub's list, or `other`), or the metadata that stand at the top of README.md there."
+            raise PublishError("the Hub refuses the card", file=f"{self.address.uri}/README.md", found="; ".join(errors)[:600], todo=todo)
 
     def branch(self, name: str, start: str) -> None:
         """A branch that begins at a commit; one of the name that is there stays as it is."""

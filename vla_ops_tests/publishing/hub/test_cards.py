@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from aiohttp import web
 
+from vla_ops.errors import PublishError
 from vla_ops.publishing.hub import HubOptions
-from vla_ops.publishing.hub.cards import BEGIN, END
+from vla_ops.publishing.hub.cards import BEGIN, END, pictures_in
 from vla_ops.publishing.package import package_at
 from vla_ops.training.run import Run
 from vla_ops_tests.publishing.hub.packages import package_of, published
@@ -80,3 +82,52 @@ def test_the_card_is_no_part_of_a_version(hub: HubServer, tmp_path: Path) -> Non
         assert words in text
         assert (data["license"], data["tags"]) == ("mit", ["LeRobot", "vla-ops"])
     assert len(versions) == 1
+
+
+def by_hand(hub: HubServer, **files: str) -> None:
+    """Somebody commits to `main` on the Hub's page."""
+    repo = hub.repos.get(("dataset", "lab/pick")) or hub.make("lab/pick", "dataset")
+    repo.commit({**repo.head.tree, **{name: hub.add(text.encode()) for name, text in files.items()}}, "main", "by hand")
+
+
+def test_pictures_of_others_stay(hub: HubServer, tmp_path: Path) -> None:
+    published(package_of(tmp_path, a="one"), tmp_path)
+    by_hand(hub, **{"card/rig.jpg": "a picture"})
+    published(package_of(tmp_path, a="two"), tmp_path)
+    assert "card/rig.jpg" in hub.repo("lab/pick", "dataset").head.tree
+
+
+def test_pictures_are_those_that_our_part_shows() -> None:
+    assert pictures_in(f"![x](card/before.jpg) {BEGIN} ![x](card/a.jpg) | ![y](card/b c.jpg) {END} ![z](card/after.jpg)") == {
+        "card/a.jpg",
+        "card/b c.jpg",
+    }
+
+
+@pytest.mark.parametrize(
+    ("card_there", "tags"),
+    [("---\r\ntags:\r\n- mine\r\n---\r\nwords\r\n", ["mine", "vla-ops"]), ("---\ntags: mine\n---\nwords\n", ["mine", "vla-ops"])],
+    ids=["lines as Windows ends them", "a single tag"],
+)
+def test_metadata_are_read_as_people_write_them(hub: HubServer, tmp_path: Path, card_there: str, tags: list[str]) -> None:
+    by_hand(hub, **{"README.md": card_there})
+    published(package_of(tmp_path, a="one"), tmp_path)
+    data, text = card(hub)
+    assert data["tags"] == tags
+    assert "words" in text
+    assert "---" not in text.split("words")[0]
+
+
+def test_a_card_that_cannot_be_read_is_said_before_anything_is_sent(hub: HubServer, tmp_path: Path) -> None:
+    by_hand(hub, **{"README.md": "---\ntags: [\n---\nwords\n"})
+    with pytest.raises(PublishError, match=r"the card that is there cannot be read.*README.md"):
+        published(package_of(tmp_path, a="one"), tmp_path)
+    assert not any("/preupload/" in line for line in hub.asked)
+
+
+def test_a_card_that_the_hub_refuses_is_said_before_anything_is_sent(hub: HubServer, tmp_path: Path) -> None:
+    refused = web.json_response({"errors": [{"message": '"license" must be one of [mit, ...]'}]}, status=400)
+    hub.trouble = lambda _, path: refused if path == "/api/validate-yaml" else None
+    with pytest.raises(PublishError, match=r"the Hub refuses the card.*must be one of.*Correct the licence"):
+        published(package_of(tmp_path, a="one"), tmp_path)
+    assert not any("/preupload/" in line for line in hub.asked)

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from vla_ops.errors import PublishError
+from vla_ops.publishing.hub.errors import tried
 from vla_ops_tests.publishing.hub.packages import package_of, published
 from vla_ops_tests.services.hub import READ, WRITE, HubServer, Trouble
 
@@ -122,3 +123,37 @@ def test_a_hub_that_may_not_be_asked_is_said(hub: HubServer, tmp_path: Path, mon
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(PublishError, match=r"the Hub cannot be reached.*OfflineModeIsEnabled"):
         published(package_of(tmp_path, a="one"), tmp_path)
+
+
+def test_what_xets_client_says_of_an_answer_is_read_and_not_tried_again(hub: HubServer) -> None:
+    assert hub.endpoint
+    calls: list[int] = []
+
+    def refused() -> None:
+        calls.append(1)
+        said = "Network error: HTTP status client error (403 Forbidden) for url (x?X-Amz-Signature=abc): storage limit reached"
+        raise ConnectionError(said)
+
+    with pytest.raises(PublishError, match=r"the Hub has no room for this.*403") as caught:
+        tried(refused, "hub:lab/pick")
+    assert (len(calls), "abc" in str(caught.value)) == (1, False)
+
+
+def test_it_waits_as_long_as_the_hub_asks_for(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vla_ops.publishing.hub import errors
+
+    slept: list[float] = []
+    monkeypatch.setattr(errors.time, "sleep", slept.append)
+    hub.trouble = answers(429, times=1, which="/commit/main", RateLimit='"api";r=0;t=71')
+    published(package_of(tmp_path, a="one"), tmp_path)
+    assert [round(each) in (71, 72) for each in slept] == [True]
+
+
+def test_signed_urls_are_in_no_log(hub: HubServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hub.sign = "?X-Amz-Signature=SECRETSIGNATURE"
+    hub.trouble = answers(503, times=1, which="PUT")
+    with caplog.at_level("DEBUG"):
+        published(package_of(tmp_path, a=b"one"), tmp_path)
+    assert "thrown while requesting PUT" in caplog.text
+    assert "SECRETSIGNATURE" not in caplog.text
+    assert WRITE not in caplog.text

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aiohttp import web
 
 from vla_ops.errors import PublishError
 from vla_ops.policies.policy import Policy
@@ -64,6 +65,24 @@ def test_what_is_not_there_is_said(hub: HubServer, tmp_path: Path, uri: str, sai
     published(package_of(tmp_path, a="one"), tmp_path)
     with pytest.raises(PublishError, match=said):
         published_at(uri)
+
+
+def test_without_a_token_a_private_repository_is_one_that_is_not_there(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hub.endpoint
+    published(package_of(tmp_path, a="one"), tmp_path)
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(PublishError, match=r"there is no such repository.*HF_TOKEN if it is private"):
+        published_at(URI)
+
+
+def test_one_that_cannot_be_read_does_not_hide_the_others(hub: HubServer, tmp_path: Path) -> None:
+    published(package_of(tmp_path, a="one"), tmp_path)
+    published(package_of(tmp_path / "2", name="arm/other", a="two"), tmp_path, uri="hub:datasets/lab/other")
+    hub.trouble = lambda _, path: web.Response(status=403) if "other" in path and "/resolve/" in path else None
+    found = {type(each).__name__ for each in publications("hub:lab")}
+    assert found == {"PublishError", "Version"}
 
 
 def test_all_of_an_owner_is_listed(hub: HubServer, tmp_path: Path) -> None:

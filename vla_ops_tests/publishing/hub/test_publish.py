@@ -13,8 +13,10 @@ import pytest
 from aiohttp import web
 
 from vla_ops.errors import PublishError
+from vla_ops.publishing import progress
 from vla_ops.publishing.hub import HubOptions, publish
 from vla_ops.publishing.manifest import MANIFEST_FILE
+from vla_ops.publishing.publish import Published
 from vla_ops.publishing.pull import published_at, pull
 from vla_ops_tests.publishing.hub.packages import URI, package_of, published
 from vla_ops_tests.services.hub import HubServer
@@ -189,6 +191,79 @@ def test_a_file_that_changes_meanwhile_is_found(hub: HubServer, tmp_path: Path, 
     with pytest.raises(PublishError, match=r"a file changed while it was published.*data/a"):
         published(package, tmp_path)
     assert files_of(hub) == {}
+
+
+def test_a_small_file_that_changes_just_before_its_commit_is_found(hub: HubServer, tmp_path: Path) -> None:
+    package = package_of(tmp_path, a="one")
+
+    def trouble(method: str, path: str) -> None:
+        if method == "GET" and path.endswith("/refs") and any("/preupload/" in line for line in hub.asked):
+            package.files["data/a"].write_text("One")
+
+    hub.trouble = trouble
+    with pytest.raises(PublishError, match=r"data/a has other bytes|a file changed while it was published"):
+        published(package, tmp_path)
+    assert files_of(hub) == {}
+    assert hub.repo("lab/pick", "dataset").tags == {}
+
+
+@pytest.mark.parametrize("before", ["/commit/publishing", "/tree/", "/refs"])
+def test_who_publishes_what_another_finishes_meanwhile_goes_on_with_that(hub: HubServer, tmp_path: Path, before: str) -> None:
+    first: list[Published] = []
+    package, same = (package_of(tmp_path / name, a="one", b=b"two") for name in ("ours", "theirs"))
+
+    def trouble(method: str, path: str) -> None:
+        uploaded = sum("/preupload/" in line for line in hub.asked)
+        if not first and uploaded and before in path:
+            hub.trouble = lambda *_: None
+            first.append(published(same, tmp_path / "other"))
+
+    # In a thread of its own: the server is asked within an answer of its own.
+    def started(method: str, path: str) -> None:
+        thread = threading.Thread(target=trouble, args=(method, path))
+        thread.start()
+        running.append(thread)
+
+    running: list[threading.Thread] = []
+    hub.trouble = started
+    done = published(package, tmp_path)
+    for thread in running:
+        thread.join()
+    repo = hub.repo("lab/pick", "dataset")
+    assert first[0].manifest.version == done.manifest.version == done.pointed_to
+    assert list(repo.tags) == [f"version-{done.manifest.version}"]
+    assert files_of(hub) == {"data/a": b"one", "data/b": b"\0two"}
+
+
+def test_a_branch_that_was_left_behind_is_removed(hub: HubServer, tmp_path: Path) -> None:
+    done = published(package_of(tmp_path, a="one"), tmp_path)
+    repo = hub.repo("lab/pick", "dataset")
+    repo.branches[f"publishing-{done.manifest.version}"] = repo.head.oid
+    published(package_of(tmp_path, a="one"), tmp_path)
+    assert list(repo.branches) == ["main"]
+
+
+def test_a_gitignore_there_is_not_asked(hub: HubServer, tmp_path: Path) -> None:
+    hub.make("lab/pick", "dataset", files={".gitignore": b"data/\n"})
+    published(package_of(tmp_path, a="one", b=b"two"), tmp_path)
+    assert len(files_of(hub)) == 2
+
+
+def test_files_of_one_that_moved_are_not_sent_and_nothing_is_divided_by_nothing(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_SAY_EVERY_S", 0.0)
+    published(package_of(tmp_path / "1", a=b"one"), tmp_path)
+    assert published(package_of(tmp_path / "2", b=b"one"), tmp_path).bytes_sent == 0
+    assert files_of(hub) == {"data/b": b"\0one"}
+
+
+def test_a_name_that_the_client_does_not_take_is_refused_before_anything_is_made(hub: HubServer, tmp_path: Path) -> None:
+    package = package_of(tmp_path, a="one")
+    odd = type(package)(**{**vars(package), "files": {".cache/a": package.files["data/a"]}})
+    with pytest.raises(PublishError, match=r"takes no file of this name.*\.cache/a"):
+        published(odd, tmp_path)
+    assert not hub.repos
 
 
 def test_what_the_hub_does_not_keep_is_found_and_not_pointed_to(hub: HubServer, tmp_path: Path) -> None:
