@@ -282,10 +282,14 @@ def _groups(names: list[str], files: Mapping[str, HashedFile], *, most_bytes: in
 
 
 def _addition(name: str, file: HashedFile) -> Any:
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd, constants
 
     file.require_unchanged()
-    return CommitOperationAdd(name, str(file.path))
+    addition = CommitOperationAdd(name, str(file.path))
+    if constants.HF_HUB_DISABLE_XET:
+        # LFS compares what arrives with this. Xet would take it as it is: there the client hashes what it sends, and that is compared.
+        addition.upload_info.sha256 = bytes.fromhex(file.sha256)
+    return addition
 
 
 def _require_same(additions: Mapping[str, Any], files: Mapping[str, HashedFile]) -> None:
