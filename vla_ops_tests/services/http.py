@@ -6,7 +6,6 @@ It counts what it sends. `server.trouble` decides what happens to a request befo
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from typing import Literal
 
 import pytest
 from aiohttp import web
+
+from vla_ops_tests.services.aio import served
 
 # What to do with a request: answer it, refuse it with a status, break off in the middle of the body, or say nothing for a while.
 type Trouble = Literal["none", "break", "no_ranges"] | int
@@ -93,32 +94,13 @@ class HttpServer:
 @contextmanager
 def serve_http(folder: Path) -> Iterator[HttpServer]:
     """Serve a folder until the end of the block."""
-    server, ready, loop = HttpServer(folder), threading.Event(), asyncio.new_event_loop()
-    stopping = asyncio.Event()
-
-    async def run() -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{tail:.*}", server.answer)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        server.uri = f"http://{host}:{port}"
-        ready.set()
-        await stopping.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-    thread.start()
-    try:
-        assert ready.wait(120), "the server did not start"
-        yield server
-    finally:
-        server.held = lambda _request: False
-        loop.call_soon_threadsafe(stopping.set)
-        thread.join()
-        loop.close()
+    server, app = HttpServer(folder), web.Application()
+    app.router.add_route("*", "/{tail:.*}", server.answer)
+    with served(app) as server.uri:
+        try:
+            yield server
+        finally:
+            server.held = lambda _request: False
 
 
 @pytest.fixture
