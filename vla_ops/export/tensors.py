@@ -1,6 +1,6 @@
 """safetensors files written tensor by tensor: the header first, then each tensor's bytes in their place, in whatever order they come.
 
-The format is https://huggingface.co/docs/safetensors: eight bytes with the header's length, the header as JSON, and the bytes of all
+The format (documentation of the library `safetensors`): eight bytes with the header's length, the header as JSON, and the bytes of all
 tensors without a gap. The library's own writer wants all tensors in memory at once.
 """
 

@@ -20,10 +20,7 @@ _SAID = {
     401: ("the Hub does not know the token", "Set HF_TOKEN, or log in (`hf auth login`), with a token that may write."),
     402: ("the Hub asks for a plan with more", "Make room there, have the plan changed, or publish to s3://."),
     403: ("the Hub refuses: the token may not do this", "Take a token (HF_TOKEN) that may write to the repositories of its owner."),
-    404: (
-        "there is no such repository, or the token may not see it",
-        "Check the name, and whose HF_TOKEN is.",
-    ),
+    404: ("there is no such repository, or the token may not see it", "Check the name, and whose HF_TOKEN is."),
     409: ("somebody else writes to the repository at the same time", _AGAIN),
     412: ("somebody else writes to the repository at the same time", _AGAIN),
     413: ("the Hub takes no commit of this size", "Publish to s3://, or make fewer or smaller files of it."),

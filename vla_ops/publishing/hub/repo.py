@@ -92,7 +92,7 @@ class HubRepo:
             self._asked(lambda: self._api.create_repo(**self._it, private=not public, exist_ok=True))
             is_private = self._asked(lambda: bool(self._api.repo_info(**self._it).private))
         if is_private == public:
-            raise self._other_visibility(is_public=public is False)
+            raise self._other_visibility(is_public=not is_private)
         self._asked(lambda: self._api.auth_check(**self._it, write=True))
 
     def commit_at(self, revision: str) -> str | None:

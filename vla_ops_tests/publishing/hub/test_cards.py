@@ -9,12 +9,16 @@ import yaml
 from aiohttp import web
 
 from vla_ops.errors import PublishError
+from vla_ops.export.run import export
+from vla_ops.export.source import Given, open_source
 from vla_ops.publishing.hub import HubOptions
 from vla_ops.publishing.hub.cards import BEGIN, END, pictures_in
 from vla_ops.publishing.package import package_at
 from vla_ops.training.run import Run
 from vla_ops_tests.publishing.hub.packages import package_of, published
 from vla_ops_tests.services.hub import HubServer
+from vla_ops_tests.training.mixed_run import make_mixed_run
+from vla_ops_tests.training.untrained import STEP
 
 
 def card(hub: HubServer, name: str = "lab/pick", kind: str = "dataset") -> tuple[dict, str]:
@@ -131,3 +135,18 @@ def test_a_card_that_the_hub_refuses_is_said_before_anything_is_sent(hub: HubSer
     with pytest.raises(PublishError, match=r"the Hub refuses the card.*must be one of.*Correct the licence"):
         published(package_of(tmp_path, a="one"), tmp_path)
     assert not any("/preupload/" in line for line in hub.asked)
+
+
+@pytest.mark.slow
+def test_a_mixtures_policy_names_its_sources_and_the_export_of_one_how_it_is_loaded(hub: HubServer, tmp_path: Path) -> None:
+    run = make_mixed_run(tmp_path / "mixed")
+    published(package_at(run.folder / str(STEP)), tmp_path, uri="hub:lab/mixed")
+    _, text = card(hub, "lab/mixed", "model")
+    assert f"| mixture of | {', '.join(source.name for source in run.recipe.sources)} |" in text
+    source = open_source(str(run.folder / str(STEP)), run.home, given=Given(asset_id="left"))
+    exported = export(source, tmp_path / "out", layout="lerobot", precision="float32")
+    published(package_at(exported.folder), tmp_path, uri="hub:lab/mixed_torch")
+    data, text = card(hub, "lab/mixed_torch", "model")
+    assert (data["library_name"], "lerobot" in data["tags"]) == ("lerobot", True)
+    assert "LeRobot by itself has no model of these sizes" in text
+    assert "vla-ops serve hub:lab/mixed_torch@" in text
