@@ -31,7 +31,7 @@ _CAVEAT = (
 )
 _CLASSES = {"pi0": ("pi0", "PI0Policy"), "pi05": ("pi05", "PI05Policy")}
 _LISTED_TASKS = 20
-_RLDS_FILE = "dataset_info.json"
+_RLDS_FILE = "/dataset_info.json"
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def _dataset(told: Told, body: str) -> Iterator[str]:
     ours = "\n".join(loading("", told.address.repo_id, revision=tag_of(told.manifest.version)))
     yield body.replace(local, ours).strip() or f"# {told.address.repo_id}"
     yield ""
-    if _RLDS_FILE in told.package.files:
-        yield from ("## Load it", "", *_loading_rlds(told), "")
+    if (folder := next((name.removesuffix(_RLDS_FILE) for name in told.package.files if name.endswith(_RLDS_FILE)), None)) is not None:
+        yield from ("## Load it", "", *_loading_rlds(told, folder), "")
     if told.pictures:
         yield from ("## Cameras", "")
         yield "| " + " | ".join(f"`{name.rpartition('/')[2].removesuffix('.jpg')}`" for name in told.pictures) + " |"
@@ -130,9 +130,9 @@ def _dataset(told: Told, body: str) -> Iterator[str]:
     yield from _lineage(told)
 
 
-def _loading_rlds(told: Told) -> list[str]:
+def _loading_rlds(told: Told, folder: str) -> list[str]:
     revision = tag_of(told.manifest.version)
-    folder = f'snapshot_download("{told.address.repo_id}", repo_type="dataset", revision="{revision}")'
+    folder = f'snapshot_download("{told.address.repo_id}", repo_type="dataset", revision="{revision}") + "/{folder}"'
     lines = ["import tensorflow_datasets as tfds", "from huggingface_hub import snapshot_download"]
     return ["```python", *lines, f"dataset = tfds.builder_from_directory({folder}).as_dataset()", "```"]
 

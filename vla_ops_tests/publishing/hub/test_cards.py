@@ -137,6 +137,14 @@ def test_a_card_that_the_hub_refuses_is_said_before_anything_is_sent(hub: HubSer
     assert not any("/preupload/" in line for line in hub.asked)
 
 
+def test_an_rlds_dataset_says_how_tfds_loads_it(hub: HubServer, tmp_path: Path) -> None:
+    package = package_of(tmp_path, a="one")
+    name = "arm_pick/1.0.0/dataset_info.json"
+    done = published(type(package)(**{**vars(package), "files": {name: package.files["data/a"]}}), tmp_path)
+    folder = f'snapshot_download("lab/pick", repo_type="dataset", revision="version-{done.manifest.version}") + "/arm_pick/1.0.0"'
+    assert f"dataset = tfds.builder_from_directory({folder}).as_dataset()" in card(hub)[1]
+
+
 @pytest.mark.slow
 def test_a_mixtures_policy_names_its_sources_and_the_export_of_one_how_it_is_loaded(hub: HubServer, tmp_path: Path) -> None:
     run = make_mixed_run(tmp_path / "mixed")
