@@ -6,6 +6,7 @@ process, however that ends. When the file was last touched is when the folder wa
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import shutil
@@ -77,6 +78,12 @@ def hold_around(path: Path) -> None:
         if (folder / _LOCK).is_file():
             hold_until_exit(folder)
             return
+
+
+@atexit.register
+def _let_go() -> None:
+    for lock in _HELD.values():
+        lock.close()
 
 
 def trim(folders: Iterable[Path], limit_bytes: int) -> list[Path]:

@@ -31,8 +31,11 @@ _REFUSED = ("the Hub refuses what was sent", "What it says is all that is known 
 _UNREACHABLE = ("the Hub cannot be reached, or broke off", f"Check the network, and HF_ENDPOINT if it is set. {_AGAIN}")
 
 
-def tried[T](call: Callable[[], T], place: str) -> T:
-    """Call, and again where it may pass: a busy Hub, a broken connection. Raise PublishError about `place` for what does not."""
+def tried[T](call: Callable[[], T], place: str, say: Callable[[str], None] = lambda _: None) -> T:
+    """Call, and again where it may pass: a busy Hub, a broken connection. Raise PublishError about `place` for what does not.
+
+    `say` hears of waits.
+    """
     for left in reversed(range(_TRIES)):
         try:
             return call()
@@ -43,7 +46,9 @@ def tried[T](call: Callable[[], T], place: str) -> T:
             if not left or not _may_pass(error):
                 # Without the cause: its frames hold requests with all that is in them.
                 raise _said(error, place) from None
-            _pause(_response(error), _TRIES - 1 - left)
+            wait_s = _wait_s(_response(error), _TRIES - 1 - left)
+            say(f"{_said(error, place).what}: once more in {wait_s:.0f} s")
+            time.sleep(wait_s)
     raise AssertionError("unreachable")
 
 
@@ -66,8 +71,9 @@ def _told_by_xet(error: BaseException) -> int | None:
     return next((int(match["status"]) for match in found if match is not None), None)
 
 
-def _pause(response: Any, number: int) -> None:
-    time.sleep(min(_asked_for_s(response) or _PAUSE_S * 2**number, _LONGEST_PAUSE_S) + random.uniform(0, _PAUSE_S))  # noqa: S311 - no secret
+def _wait_s(response: Any, number: int) -> float:
+    seconds = min(_asked_for_s(response) or _PAUSE_S * 2**number, _LONGEST_PAUSE_S)
+    return seconds + random.uniform(0, _PAUSE_S)  # noqa: S311 - no secret
 
 
 def _asked_for_s(response: Any) -> float | None:

@@ -57,7 +57,7 @@ def publish_to_hub(
     # The one there has more in it, and is written again when people changed it.
     package = replace(package, files={name: path for name, path in package.files.items() if name != CARD_FILE})
     _require_fits(package)
-    repo = HubRepo(address)
+    repo = HubRepo(address, say)
     repo.ensure(public=options.public)
     files = hashed(package, work, say)
     manifest = manifest_of(package, files)

@@ -72,11 +72,11 @@ def repositories(owner: str) -> list[str]:
 class HubRepo:
     """A repository by its address. Methods raise PublishError that says what to do."""
 
-    def __init__(self, address: HubAddress) -> None:
+    def __init__(self, address: HubAddress, say: Callable[[str], None] = lambda _: None) -> None:
         from huggingface_hub import HfApi
 
         keep_secrets_out_of_logs()
-        self.address = address
+        self.address, self._say = address, say
         self._api = HfApi()
         self._it: dict[str, Any] = {"repo_id": address.repo_id, "repo_type": address.kind}
 
@@ -196,7 +196,7 @@ class HubRepo:
                     return None
                 raise
 
-        return tried(asked, self.address.uri)
+        return tried(asked, self.address.uri, self._say)
 
     def _other_visibility(self, *, is_public: bool) -> PublishError:
         if is_public:

@@ -145,8 +145,10 @@ def test_it_waits_as_long_as_the_hub_asks_for(hub: HubServer, tmp_path: Path, mo
     slept: list[float] = []
     monkeypatch.setattr(errors.time, "sleep", slept.append)
     hub.trouble = answers(429, times=1, which="/commit/main", RateLimit='"api";r=0;t=71')
-    published(package_of(tmp_path, a="one"), tmp_path)
+    said: list[str] = []
+    published(package_of(tmp_path, a="one"), tmp_path, said=said)
     assert [round(each) in (71, 72) for each in slept] == [True]
+    assert any(line.startswith("the Hub asks to slow down: once more in 7") for line in said)
 
 
 def test_signed_urls_are_in_no_log(hub: HubServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
