@@ -7,6 +7,7 @@ process, however that ends. When the file was last touched is when the folder wa
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import os
 import shutil
@@ -20,6 +21,7 @@ from vla_ops.errors import SpecError
 _LOCK = ".in_use"
 _GB = 10**9
 _REMOVED = ".removed-"
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 _HELD: dict[Path, TextIO] = {}
 
 
@@ -40,7 +42,7 @@ def hold(folder: Path) -> TextIO:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / _LOCK).open("a+", encoding="utf-8")
+            lock = _opened(folder / _LOCK)
         except FileNotFoundError:
             continue
         except FileExistsError:
@@ -49,9 +51,28 @@ def hold(folder: Path) -> TextIO:
             continue  # It was there, and was removed before it was looked at.
         fcntl.flock(lock, fcntl.LOCK_SH)
         if _is_of(lock, folder):
-            os.utime(folder / _LOCK)  # When it was last used.
+            _touch(folder / _LOCK)
             return lock
         lock.close()
+
+
+def _opened(file: Path) -> TextIO:
+    """To be locked: a cache of others, which may only be read, is held as well."""
+    try:
+        return file.open("a+", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in _READ_ONLY or not file.exists():
+            raise
+        return file.open(encoding="utf-8")
+
+
+def _touch(file: Path) -> None:
+    """Say that it is used now, where that may be written."""
+    try:
+        os.utime(file)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
 
 
 def _is_of(lock: TextIO, folder: Path) -> bool:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,20 @@ def test_what_was_half_removed_goes_with_the_next(tmp_path: Path) -> None:
     (tmp_path / ".removed-1-2").mkdir()
     assert trim([add(tmp_path, "old")], 0) != []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_cache_that_may_only_be_read_is_held_too(tmp_path: Path) -> None:
+    folder = add(tmp_path, "of root")
+    for path in (folder, *folder.parents):
+        if Path(tempfile.gettempdir()) in path.parents:
+            path.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        try:
+            hold_until_exit(folder)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
