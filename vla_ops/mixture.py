@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from vla_ops.spec.base import Strict
 from vla_ops.spec.publishing import hub_name
-from vla_ops.spec.training import TrainingSpec
+from vla_ops.spec.training import Trainings
 
 type Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
@@ -71,7 +71,7 @@ class MixtureSpec(Strict):
     """`per_source`: those of each source, laid out by the mixture's names. `merged`: beside them, one of all sources with their weights."""
     dataset: MixtureDatasetSpec
     """The dataset that is made."""
-    trainings: dict[str, TrainingSpec] = Field(default_factory=dict)
+    trainings: Trainings = Field(default_factory=dict)
     """Training name -> what is trained on the dataset, and how: each source is drawn by its weight and normalised by its norm stats."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)

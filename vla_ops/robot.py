@@ -34,6 +34,7 @@ from vla_ops.spec import (
     Strict,
     TaskFrom,
     TimelineSpec,
+    Trainings,
     TrainingSpec,
     Unit,
     VectorPart,
@@ -115,7 +116,7 @@ class RobotSpec(Strict):
     """Schedule; the sensor picks up new recordings also without one."""
     client: ClientSpec | None = None
     """Keys of the robot's own program at the policy server, where they are not openpi's."""
-    trainings: dict[str, TrainingSpec] = Field(default_factory=dict)
+    trainings: Trainings = Field(default_factory=dict)
     """Training name -> what is trained on the dataset, and how."""
 
     @model_validator(mode="after")

@@ -10,12 +10,12 @@ from vla_ops.spec.dataset import DatasetSpec, NormStatsSpec, ReconvertSpec, Vide
 from vla_ops.spec.model import ModelSpec
 from vla_ops.spec.quality import ChecksSpec, QualitySpec, Threshold
 from vla_ops.spec.recordings import CameraSpec, RecordingsSpec, TaskFrom, TimelineSpec
-from vla_ops.spec.training import StatsFrom, TrainingSpec
+from vla_ops.spec.training import StatsFrom, Trainings, TrainingSpec
 from vla_ops.spec.vectors import ROTATION_WIDTHS, Means, NextState, VectorPart
 
 __all__ = [
     "ROTATION_WIDTHS", "CameraSpec", "ChecksSpec", "ClientSpec", "ConversionSpec", "DatasetSpec", "Kind", "Level", "LocalConversion",
     "Means", "ModelSpec", "NextState", "NormStatsSpec", "QualitySpec", "RayConversion", "ReconvertSpec", "RecordingsSpec", "Resample",
-    "Role", "StatsFrom", "Strict", "TaskFrom", "Threshold", "TimelineSpec", "TrainingSpec", "Unit", "VectorPart", "VideoSpec",
+    "Role", "StatsFrom", "Strict", "TaskFrom", "Threshold", "TimelineSpec", "TrainingSpec", "Trainings", "Unit", "VectorPart", "VideoSpec",
     "unknown_key",
 ]  # fmt: skip

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vla_ops.spec.base import Strict
 from vla_ops.spec.model import ModelSpec
@@ -278,6 +279,31 @@ class TrainingSpec(Strict):
                 # Said now, not when the training is done.
                 export_name(self.publish.hub, layout)
         return self
+
+
+def _apart(trainings: dict[str, TrainingSpec]) -> dict[str, TrainingSpec]:
+    """Raise ValueError where two trainings would be published to one place: the second would be refused when it is trained."""
+    taken: dict[str, str] = {}
+    for name, training in trainings.items():
+        for place in _places(name, training):
+            if (other := taken.setdefault(place, name)) != name:
+                raise ValueError(f"{other}.publish and {name}.publish: both would be {place}; give each a name of its own")
+    return trainings
+
+
+def _places(name: str, training: TrainingSpec) -> Iterator[str]:
+    asked = training.publish
+    if asked is None:
+        return
+    layouts = [] if training.export is None else training.export.layouts
+    if asked.hub is not None:
+        yield from (f"hub:{asked.hub}", *(f"hub:{export_name(asked.hub, layout)}" for layout in layouts))
+    if asked.store is not None:
+        own = f"{asked.store}/{asked.name or name}"
+        yield from (own, *(f"{own}_torch_{layout}" for layout in layouts))
+
+
+type Trainings = Annotated[dict[str, TrainingSpec], AfterValidator(_apart)]
 
 
 def _regex(pattern: str) -> str:

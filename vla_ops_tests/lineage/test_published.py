@@ -77,6 +77,23 @@ def test_a_place_that_cannot_be_is_refused_when_the_yaml_is_read(tmp_path: Path,
     assert "SECRET@" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "place"),
+    [
+        ({"hub": "lab/pick"}, {"hub": "lab/pick"}, "hub:lab/pick"),
+        ({"hub": "lab/pick"}, {"hub": "lab/pick_torch_lerobot"}, "hub:lab/pick_torch_lerobot"),
+        ({"store": "s3://lab", "name": "pick"}, {"store": "s3://lab", "name": "pick"}, "s3://lab/pick"),
+    ],
+)
+def test_two_trainings_with_one_place_are_refused_when_the_yaml_is_read(
+    tmp_path: Path, first: dict[str, str], second: dict[str, str], place: str
+) -> None:
+    export = {"layouts": ["lerobot"]}
+    folder = add_trained_robot(tmp_path, {"a": {**SMALL, "publish": first, "export": export}, "b": {**SMALL, "publish": second}})
+    with pytest.raises(SpecError, match=rf"a.publish and b.publish: both would be {place}"):
+        load_robot(folder)
+
+
 def run_assets(folder: Path, instance: dg.DagsterInstance, *keys: dg.AssetKey) -> dg.ExecuteInProcessResult:
     job = robot_definitions(load_robot(folder)).resolve_implicit_global_asset_job_def()
     return job.execute_in_process(instance=instance, asset_selection=list(keys), raise_on_error=False)
