@@ -13,19 +13,19 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopping:
-    """A context in which the two signals are only noted; a second SIGINT interrupts at once."""
+    """A context in which the two signals are only noted; a second SIGINT interrupts at once. It may be entered within itself."""
 
     def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
-        self._say, self._asked, self._before = say, 0, dict[int, Any]()
+        self._say, self._asked, self._before = say, 0, list[dict[int, Any]]()
 
     def __enter__(self) -> Self:
         # Only the main thread may; in another one whoever called asks by `ask`.
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        is_main = threading.current_thread() is threading.main_thread()
+        self._before.append({number: signal.signal(number, self._note) for number in _SIGNALS} if is_main else {})
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._before.pop().items():
             signal.signal(number, handler)
 
     @property

@@ -25,6 +25,8 @@ def served(app: web.Application) -> Iterator[str]:
         ready.set()
         await stopping.wait()
         await runner.cleanup()
+        # Connections that were open are closed in the loop's next rounds.
+        await asyncio.sleep(0.05)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
