@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import s3fs
 
 from vla_ops.errors import FetchError, PublishError
 from vla_ops.policies.policy import Policy
@@ -19,6 +18,7 @@ from vla_ops.training.run import Run
 from vla_ops_tests.policies.small_run import seen
 from vla_ops_tests.services.s3 import Bucket, s3, s3_server  # noqa: F401 - fixtures
 
+s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: uv sync --extra s3")
 pytestmark = pytest.mark.services
 
 
