@@ -110,7 +110,7 @@ def _policy(told: Told) -> Iterator[str]:
     yield from _loading(told)
     yield from ("## What it sees and does", "", *_table(_about(told)), "")
     yield from _tasks(told)
-    yield from ("## Numbers", "", *_numbers(told), "", _CAVEAT, "")
+    yield from ("## Numbers", "", *_numbers(told), "")
     yield from _lineage(told)
 
 
@@ -195,10 +195,11 @@ def _tasks(told: Told) -> Iterator[str]:
 
 def _numbers(told: Told) -> Iterator[str]:
     if not told.manifest.measured:
-        return iter(["None was measured: the training had no validation."])
+        yield "None was measured: the training had no validation."
+        return
     units = {dim.name: dim.unit for dim in _recipe(told.package).spec.action_dims}
     rows = [(name, f"{value:.4g} {units.get(name.rpartition('/')[2], '')}".strip()) for name, value in told.manifest.measured.items()]
-    return _table(rows, head=("measured", "value"))
+    yield from (*_table(rows, head=("measured", "value")), "", _CAVEAT)
 
 
 def _lineage(told: Told) -> Iterator[str]:

@@ -215,8 +215,12 @@ class _Version:
         raise self._raced("others publish to the repository at the same time")
 
     def _content(self, name: str, tagged: _State) -> bytes:
-        """Of a small file of the version, which was compared with what is here."""
-        return self._repo.read(name, tagged.commit) if name == MANIFEST_FILE else self._files[name].path.read_bytes()
+        """Of a small file of the version: from here, where it still is what was tagged."""
+        if name in self._files and (path := self._files[name].path).is_file():
+            content = path.read_bytes()
+            if git_oid(content) == tagged.tree[name].oid:
+                return content
+        return self._repo.read(name, tagged.commit)
 
     def _card(self, state: _State) -> str:
         """The card for a revision: of one that is there, what people wrote around ours stays."""

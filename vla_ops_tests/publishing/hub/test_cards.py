@@ -50,6 +50,7 @@ def test_a_policy_says_what_it_sees_does_and_was_made_of(policy: tuple[dict, str
     assert "policy = policy_config.create_trained_policy" in text
     assert recipe.dataset_version in text
     assert "None was measured" in text
+    assert "They compare predicted actions" not in text
 
 
 def test_a_policy_without_a_licence_names_none(hub: HubServer, small_run: Run, tmp_path: Path) -> None:

@@ -207,6 +207,19 @@ def test_a_small_file_that_changes_just_before_its_commit_is_found(hub: HubServe
     assert hub.repo("lab/pick", "dataset").tags == {}
 
 
+def test_a_small_file_that_changes_after_its_version_is_tagged_is_in_main_as_it_was(hub: HubServer, tmp_path: Path) -> None:
+    package = package_of(tmp_path, a="one")
+
+    def trouble(method: str, path: str) -> None:
+        if method == "DELETE":  # The branch goes when the tag has been compared.
+            package.files["data/a"].write_text("One")
+
+    hub.trouble = trouble
+    done = published(package, tmp_path)
+    assert package.files["data/a"].read_text() == "One"
+    assert files_of(hub) == files_of(hub, f"version-{done.manifest.version}") == {"data/a": b"one"}
+
+
 @pytest.mark.parametrize("before", ["/commit/publishing", "/tree/", "/refs"])
 def test_who_publishes_what_another_finishes_meanwhile_goes_on_with_that(hub: HubServer, tmp_path: Path, before: str) -> None:
     first: list[Published] = []
