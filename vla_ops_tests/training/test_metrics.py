@@ -255,8 +255,8 @@ def test_an_offline_run_of_wandb_has_its_files_and_keeps_its_id_over_a_resume(tm
         ids.append((tmp_path / WANDB_ID_FILE).read_text())
     assert ids[0] == ids[1]
     runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
-    assert {run.name.rpartition("-")[2] for run in runs} == {ids[0]}
-    # Both parts are there: in one folder where they began in the same second.
+    # offline-run-DATE-ID; a second run of one second has its folder with -1 after it, or shares it.
+    assert {run.name.split("-")[3] for run in runs} == {ids[0]}
     logs = [log.read_bytes() for run in runs for log in run.glob(f"run-{ids[0]}*.wandb")]
     assert logs
     for said in (b"loss_of_arm", b"train_step", b"seed_of_arm", b"arms"):
