@@ -25,7 +25,7 @@ EPISODES = 3
 
 
 def main() -> None:
-    from vla_ops.episodes.store import home
+    from vla_ops.home import home
     from vla_ops.policies.backend import BackendOptions
     from vla_ops.policies.policy import Policy
     from vla_ops.policies.real_time import RealTime

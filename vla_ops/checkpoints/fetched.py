@@ -16,12 +16,13 @@ from vla_ops.checkpoints.download import fetch_file
 from vla_ops.checkpoints.remote import file_at, local_path
 from vla_ops.errors import FetchError
 from vla_ops.files import replacing, sweep, write_json
+from vla_ops.home import home
 
 
 def cache_folder() -> Path:
     """VLA_OPS_HOME/cache where VLA_OPS_HOME is set, else below the user's cache."""
-    if home := os.environ.get("VLA_OPS_HOME"):
-        return Path(home).expanduser().resolve() / "cache"
+    if os.environ.get("VLA_OPS_HOME"):
+        return home() / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "vla_ops"
 
 

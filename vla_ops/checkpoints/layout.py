@@ -28,6 +28,8 @@ EXPORT_FILE = "vla_ops.json"
 RUN_FILE, BEST_FILE, STATE_FILE, FILES_FILE = "run.json", "best.json", "state.json", "files.json"
 NORM_STATS_FILE = "norm_stats.json"
 STEP_METADATA, TREE_METADATA = "_CHECKPOINT_METADATA", "_METADATA"
+# In the name of a step while it is written.
+UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,23 @@ from etils import epath
 from orbax.checkpoint.future import CommitFutureAwaitingContractedSignals, Future
 
 from vla_ops.checkpoints.integrity import write_checksums
-from vla_ops.checkpoints.layout import ASSETS, BEST_FILE, OURS, PARAMS, STATE_FILE, TRAIN_STATE, latest_step, metric_of, steps_in
+from vla_ops.checkpoints.layout import (
+    ASSETS,
+    BEST_FILE,
+    OURS,
+    PARAMS,
+    STATE_FILE,
+    TRAIN_STATE,
+    UNFINISHED,
+    latest_step,
+    metric_of,
+    steps_in,
+)
 from vla_ops.checkpoints.space import Keep, checkpoint_bytes, require_space
 from vla_ops.checkpoints.trees import TrainState, params_tree, train_state_item
 from vla_ops.errors import StoreError, VlaOpsError
 from vla_ops.files import discard, holder, only_one, sweep, write_json
 
-_UNFINISHED = ".orbax-checkpoint-tmp"
 # A checkpoint of a large model on a slow network file system takes a while; Orbax's own limit is ten minutes.
 _TIMEOUT_S = 7200
 
@@ -218,7 +228,7 @@ class CheckpointStore:
 
     def _remove_unfinished(self) -> None:
         sweep(self.run)
-        for left in [path for path in self.run.iterdir() if _UNFINISHED in path.name]:
+        for left in [path for path in self.run.iterdir() if UNFINISHED in path.name]:
             discard(left)
 
     def _refuse(self, who: str) -> None:

@@ -7,7 +7,6 @@ part of the spec they were made from, so that "is it still true?" is one compari
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,15 +14,11 @@ from typing import Any, Literal
 
 from vla_ops.errors import StoreError
 from vla_ops.files import write_json
+from vla_ops.home import home
 
 FRAMES = "frames.parquet"
 EPISODE = "episode.json"
 RECORDING = "recording.json"
-
-
-def home() -> Path:
-    """VLA_OPS_HOME, default ./data."""
-    return Path(os.environ.get("VLA_OPS_HOME", "data")).expanduser().resolve()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_ops.errors import StatsMismatchError
+from vla_ops.home import moved_here
 from vla_ops.mixture_schema import Placement, Schema
 from vla_ops.policies.policy_stats import PolicyStats, check_stats, read_stats
 from vla_ops.robot import RobotSpec, fingerprint
@@ -68,7 +69,7 @@ class SourceRecipe:
     def from_json(cls, value: Mapping[str, Any]) -> SourceRecipe:
         """The inverse of `to_json`. Raise KeyError, TypeError or ValidationError for what is none."""
         placed = value.get("placed")
-        made = {"schema": Schema.from_json(value["schema"]), "stats": Path(value["stats"])}
+        made = {"schema": Schema.from_json(value["schema"]), "stats": moved_here(Path(value["stats"]))}
         return cls(**{**value, **made, "placed": None if placed is None else PlacedRobot.from_json(placed)})
 
 

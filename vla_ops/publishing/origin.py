@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_ops.datasets.lerobot_version import VERSION_FILE
+from vla_ops.home import moved_here
 from vla_ops.recordings.remote.errors import without_secrets
 
 
@@ -52,5 +53,5 @@ def tasks_of_run(told: Mapping[str, Any]) -> list[str]:
 
 
 def _dataset_of(told: Mapping[str, Any]) -> dict[str, Any] | None:
-    file = Path(told["recipe"]["dataset"]) / VERSION_FILE
+    file = moved_here(Path(told["recipe"]["dataset"])) / VERSION_FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -22,6 +22,7 @@ from vla_ops.checkpoints.layout import (
 )
 from vla_ops.datasets.lerobot_version import VERSION_FILE
 from vla_ops.errors import PublishError
+from vla_ops.home import moved_here
 from vla_ops.publishing.manifest import MANIFEST_FILE, Kind
 from vla_ops.publishing.origin import origin_of_dataset, origin_of_run, tasks_of_run
 from vla_ops.publishing.secrets import require_no_secrets
@@ -91,7 +92,7 @@ def _told(folder: Path, name: str | None) -> Package:
 
 
 def _export(folder: Path, told: Mapping[str, Any], name: str | None) -> Package:
-    checkpoint = Path(told["checkpoint"])
+    checkpoint = moved_here(Path(told["checkpoint"]))
     if not (run_file := checkpoint.parent / RUN_FILE).is_file():
         todo = "Publish one whose checkpoint is on this machine: of others nobody could say what they were made of."
         raise PublishError("the export's checkpoint is of no run that is here", file=run_file, todo=todo)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vla_ops.export.refresh import best_of_last_run, refresh_exports
+from vla_ops.home import remote_home
 from vla_ops.publishing.hub import HubOptions
 from vla_ops.publishing.in_wandb import refer_in_wandb
 from vla_ops.publishing.package import package_at
@@ -47,5 +48,5 @@ def publish_folder(home: Path, folder: Path, asked: PublishSpec, *, say: Callabl
     package = package_at(folder, name=asked.name)
     place = chosen(asked, package, say)
     options = HubOptions(public=not asked.private, licence=asked.licence)
-    where = place if ":" in place else str(home / place)
+    where = place if ":" in place else f"{remote_home() or home}/{place}"
     return publish_at(package, where, work=home / "publications", s3=S3Options(**asked.options), hub=options, say=say)

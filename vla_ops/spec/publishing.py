@@ -38,7 +38,7 @@ class PublishSpec(Strict):
     """
 
     store: str | None = None
-    """s3://BUCKET/PREFIX, or a folder: relative ones are below VLA_OPS_HOME."""
+    """s3://BUCKET/PREFIX, or a folder: relative ones are below VLA_OPS_HOME, in a store too."""
     hub: str | None = None
     """OWNER/NAME on the Hugging Face Hub. An export for PyTorch gets `_torch_LAYOUT` behind it."""
     private: bool = True

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from vla_ops.embodiment import Embodiment
 from vla_ops.errors import SpecError, StatsMismatchError
+from vla_ops.home import moved_here
 from vla_ops.mixture_file import Mixture, Source
 from vla_ops.mixture_schema import Schema
 from vla_ops.models.config import ModelConfig
@@ -143,9 +144,9 @@ class Recipe:
                 name=value["name"],
                 spec=Schema.from_json(value["schema"]) if "schema" in value else RobotSpec.model_validate(value["spec"]),
                 training=TrainingSpec.model_validate(value["training"]),
-                dataset=Path(value["dataset"]),
+                dataset=moved_here(Path(value["dataset"])),
                 dataset_version=value["dataset_version"],
-                stats=None if value["stats"] is None else Path(value["stats"]),
+                stats=None if value["stats"] is None else moved_here(Path(value["stats"])),
                 stats_fingerprint=value["stats_fingerprint"],
                 overrides=value["overrides"],
                 sources=tuple(SourceRecipe.from_json(source) for source in value.get("sources", ())),

@@ -14,7 +14,7 @@ from dagster._core.loader import LoadingContextForTest
 from syrupy.assertion import SnapshotAssertion
 
 import vla_ops
-from vla_ops.episodes.store import home
+from vla_ops.home import home
 from vla_ops.lineage.mixture import mixture_definitions
 from vla_ops.lineage.mixture_scaffold import MixtureScaffolder
 from vla_ops.lineage.pipeline import robot_definitions
