@@ -25,6 +25,7 @@
     ├── PublishError           something cannot be published, or what was published is not what its manifest says
     ├── FetchError             a file from elsewhere cannot be had, or is not the one that was asked for
     ├── StoreError             VLA_OPS_HOME cannot be written
+    ├── HomeError              VLA_OPS_HOME in a store, and this machine's copy of it, cannot be brought together
     └── ClusterError           the machines that are to convert cannot be used -> look at `conversion` in the YAML, and at the cluster
 """
 
@@ -165,6 +166,10 @@ class FetchError(VlaOpsError, OSError):
 
 class CheckpointError(VlaOpsError, ValueError):
     """A checkpoint is damaged, or of another model."""
+
+
+class HomeError(VlaOpsError):
+    """What is here and what is in the home in a store cannot be brought together."""
 
 
 class StoreError(VlaOpsError, OSError):

@@ -1,0 +1,96 @@
+"""Contents of files by their SHA-256, in a robot's folder of a home and on their way to and from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from vla_ops.checkpoints.download import fetch_file
+from vla_ops.checkpoints.remote import file_at
+from vla_ops.errors import HomeError, StoreError
+from vla_ops.homes.state import BLOBS, Kept
+from vla_ops.publishing.hashing import HashedFile
+from vla_ops.publishing.stores.base import Store
+
+# What is smaller is fetched in one request.
+_WHOLE = 8 << 20
+
+
+def blob_name(sha256: str) -> str:
+    """Where a content lies below `blobs/`."""
+    return f"{sha256[:2]}/{sha256}"
+
+
+class Blobs:
+    """`store` is that of the robot's folder in the home; `incoming` a folder for what is being fetched, in which a killed fetch goes on."""
+
+    def __init__(self, store: Store, incoming: Path) -> None:
+        self._store, self._incoming = store, incoming
+
+    def absent(self, files: Iterable[HashedFile]) -> dict[str, HashedFile]:
+        """Those of which the store has not got the content, by name: of all of them at once, by a listing of all that is there."""
+        named = {blob_name(file.sha256): file for file in files}
+        return {name: named[name] for name in self._store.differing(BLOBS, named)}
+
+    def send(self, files: Mapping[str, HashedFile], sent: Callable[[int], None], *, asked: bool) -> None:
+        """Put contents there by name; `asked` says that `absent` has just named them. Raise PublishError for a file that changes."""
+        with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="home") as pool:
+            # The list makes errors of the threads errors of this one.
+            list(pool.map(lambda name: self._store.put(f"{BLOBS}/{name}", files[name], like=None, sent=sent, asked=asked), files))
+
+    def fetch(self, wanted: Mapping[str, Kept]) -> dict[str, Path]:
+        """Fetch contents by SHA-256; return where they are until `clear`. Raise HomeError for one that is not there as it was."""
+        self._require_space(wanted)
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="home") as pool:
+            return dict(zip(wanted, pool.map(self._fetched, wanted.values()), strict=True))
+
+    def clear(self) -> None:
+        """Remove what was fetched: all of it is in its place."""
+        shutil.rmtree(self._incoming, ignore_errors=True)
+
+    def _fetched(self, kept: Kept) -> Path:
+        target, name = self._incoming / kept.sha256, f"{BLOBS}/{blob_name(kept.sha256)}"
+        if target.is_file() and _is(target, kept):
+            return target
+        if kept.size > _WHOLE:
+            fetch_file(file_at(f"{self._store.uri}/{name}"), target)
+        else:
+            content = self._store.read(name)
+            if content is None:
+                raise self._lost(name, "is missing")
+            target.write_bytes(content)
+        if not _is(target, kept):
+            target.unlink()
+            raise self._lost(name, "has another content than its name says")
+        _flush(target)
+        os.utime(target, ns=(kept.mtime_ns, kept.mtime_ns))
+        return target
+
+    def _lost(self, name: str, why: str) -> HomeError:
+        todo = "It was damaged or removed there. A machine that has the file sends it again: `vla-ops home mend ROBOT`."
+        return HomeError(f"a file of the home {why}", file=f"{self._store.uri}/{name}", todo=todo)
+
+    def _require_space(self, wanted: Mapping[str, Kept]) -> None:
+        there = next(folder for folder in (self._incoming, *self._incoming.parents) if folder.is_dir())
+        needed, free = sum(kept.size for kept in wanted.values()), shutil.disk_usage(there).free
+        if needed > free:
+            found, expected = f"{free / 1e9:.2f} GB free", f"{needed / 1e9:.2f} GB"
+            todo = "Free space there, or set VLA_OPS_HOME_COPY to a folder on another disk."
+            raise StoreError("the disk will not hold what is fetched of the home", file=there, found=found, expected=expected, todo=todo)
+
+
+def _is(file: Path, kept: Kept) -> bool:
+    if file.stat().st_size != kept.size:
+        return False
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest() == kept.sha256
+
+
+def _flush(file: Path) -> None:
+    with open(file, "rb") as handle:
+        os.fsync(handle.fileno())

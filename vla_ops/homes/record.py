@@ -1,0 +1,77 @@
+"""What this machine remembers of one robot's folder: what it and the home were when they were last brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vla_ops.errors import HomeError
+from vla_ops.files import only_one, replacing
+from vla_ops.homes.state import State, packed, unpacked
+
+# In the robot's folder, so that it goes when that is deleted: what is not here then was not removed from the home.
+FOLDER = ".home"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The state that was reached, and the time of each of its files that is here. The others were left there."""
+
+    base: State = field(default_factory=State)
+    # Path -> mtime_ns.
+    here: Mapping[str, int] = field(default_factory=dict)
+
+
+class Records:
+    """The record of one robot, in `<robot>/.home/`."""
+
+    def __init__(self, root: Path, uri: str) -> None:
+        self.folder, self._root, self._uri = root / FOLDER, root, uri
+        self._file, self._towards = self.folder / "record", self.folder / "towards"
+
+    @contextmanager
+    def only_me(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Against other processes of this machine that bring the same robot and its home together."""
+        with only_one(self.folder, lambda who: say(f"waiting for {who}, which brings {self._root.name} and its home together")):
+            yield
+
+    def read(self) -> Record:
+        """The record, an empty one where there is none. Raise HomeError for one of another home, and one that cannot be read."""
+        try:
+            told = unpacked(self._file.read_bytes(), file=self._file)
+        except FileNotFoundError:
+            return Record()
+        if told["home"] != self._uri:
+            todo = "Set VLA_OPS_HOME back, or VLA_OPS_HOME_COPY to another folder: this one is a copy of the other home."
+            raise HomeError("the copy is of another home", file=self._root, found=told["home"], expected=self._uri, todo=todo)
+        return _from_json(told, self._file)
+
+    def write(self, record: Record) -> None:
+        """Replace the record; nothing is under way any more."""
+        with replacing(self._file) as work:
+            work.write_bytes(packed({"home": self._uri, **_to_json(record)}))
+        self._towards.unlink(missing_ok=True)
+
+    def begin(self, state: str, record: Record | None = None) -> None:
+        """From now on and until `write`, units become those of a state of the home; or the home gets this state, and then this record."""
+        with replacing(self._towards) as work:
+            work.write_bytes(packed({"state": state, "record": None if record is None else _to_json(record)}))
+
+    def begun(self) -> tuple[str, Record | None] | None:
+        """What a killed process left under way."""
+        try:
+            told = unpacked(self._towards.read_bytes(), file=self._towards)
+        except FileNotFoundError:
+            return None
+        return told["state"], None if told["record"] is None else _from_json(told["record"], self._towards)
+
+
+def _to_json(record: Record) -> dict[str, Any]:
+    return {"state": record.base.to_json(), "here": dict(record.here)}
+
+
+def _from_json(told: Mapping[str, Any], file: Path) -> Record:
+    return Record(State.from_json(told["state"], file=file), told["here"])
