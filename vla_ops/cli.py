@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 from vla_ops.cli_dataset import Dataset
 from vla_ops.cli_export import Export
-from vla_ops.cli_named import named_mixture, named_robot, robots_folder
+from vla_ops.cli_home import Home
+from vla_ops.cli_named import named_mixture, named_robot, robots_folder, say
 from vla_ops.cli_publish import Lineage, Policies, Publish, Pull
 from vla_ops.cli_serve import Serve
 from vla_ops.cli_train import Train, trainings_of
@@ -54,6 +55,8 @@ class Inspect:
 
     def _look(self, wanted: str) -> int:
         from vla_ops.episodes.look import look_at
+        from vla_ops.homes.at_home import fetched
+        from vla_ops.homes.needs import episode
 
         given = {"--robot": self.robot != "my_robot", "--no-yaml": not self.yaml, "--only-yaml": self.only_yaml}
         if wrong := [flag for flag, is_given in given.items() if is_given]:
@@ -63,6 +66,7 @@ class Inspect:
                 "--episode is of a robot, and this is a file", file=self.file, todo="`vla-ops inspect ROBOT --episode RECORDING/K`."
             )
         robot, store = named_robot(self.file)
+        fetched({robot.name: episode(wanted)}, say)
         look = look_at(wanted, robot, store, out=self.out)
         print(f"{look.facts}\n", *look.files, *([look.note] if look.note else []), sep="\n")
         return 0
@@ -111,14 +115,22 @@ class Convert:
 
         Exit code 1 if a worker died or a check that blocks fails.
         """
+        from vla_ops.homes.at_home import at_home
+        from vla_ops.homes.needs import data, needs_of
+
+        if (mixture := named_mixture(self.robot)) is not None:
+            with at_home(needs_of(mixture, data), say):
+                return self._mix(mixture)
+        robot, store = named_robot(self.robot)
+        with at_home(needs_of(robot, data), say):
+            return self._convert(robot, store)
+
+    def _convert(self, robot: Robot, store: RobotStore) -> int:
         from vla_ops.bars import bars
         from vla_ops.datasets.refresh import refresh_lerobot_v3, refresh_views
         from vla_ops.episodes.ingest import ingest
         from vla_ops.episodes.plan import quarantine_reasons
 
-        if (mixture := named_mixture(self.robot)) is not None:
-            return self._mix(mixture)
-        robot, store = named_robot(self.robot)
         watch = bars if sys.stdout.isatty() else None
         result = ingest(robot, store, say=print, only=self.only or None, workers=self._workers(robot), watch=watch)
         refreshed = refresh_lerobot_v3(robot, store, say=print)
@@ -162,13 +174,17 @@ class NormStats:
 
     def run(self) -> int:
         """Compute, write and show them."""
+        from vla_ops.homes.at_home import at_home
+        from vla_ops.homes.needs import dataset, needs_of
         from vla_ops.norm_stats.refresh import refresh_norm_stats
         from vla_ops.norm_stats.table import render
 
         if (mixture := named_mixture(self.robot)) is not None:
-            return self._mix(mixture)
+            with at_home(needs_of(mixture, dataset), say):
+                return self._mix(mixture)
         robot, store = named_robot(self.robot)
-        refreshed = refresh_norm_stats(robot, store)
+        with at_home(needs_of(robot, dataset), say):
+            refreshed = refresh_norm_stats(robot, store)
         print(f"{render(refreshed.stats)}\n{refreshed.path}")
         return 0
 
@@ -193,14 +209,18 @@ class Status:
         from vla_ops.datasets.lerobot_v3 import current_version
         from vla_ops.episodes.plan import make_plan, quarantine_reasons
         from vla_ops.episodes.store import RobotStore
+        from vla_ops.homes.at_home import fetched
+        from vla_ops.homes.needs import needs_of, said
 
         if (mixture := named_mixture(self.robot)) is not None:
             from vla_ops.norm_stats.mixture_report import status_lines
 
+            fetched(needs_of(mixture, said, of_sources=said), say)
             store = RobotStore.of(mixture.name)
             print(*status_lines(mixture, store), *trainings_of(mixture, store), sep="\n")
             return 0
         robot, store = named_robot(self.robot)
+        fetched({robot.name: said}, say)
         plan = make_plan(robot, store)
         states = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
         print(f"{robot.name}\n  recordings  {len(plan.found)} ({states or 'none'})  {robot.recordings_uri}")
@@ -228,6 +248,7 @@ type Command = (
     | Annotated[Pull, tyro.conf.subcommand("pull")]
     | Annotated[Policies, tyro.conf.subcommand("policies")]
     | Annotated[Lineage, tyro.conf.subcommand("lineage")]
+    | Annotated[Home, tyro.conf.subcommand("home")]
 )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from vla_ops.cli_named import say
 from vla_ops.errors import VlaOpsError
 
 
@@ -57,22 +59,20 @@ class Export:
         from vla_ops.episodes.store import RobotStore
         from vla_ops.export.run import export
         from vla_ops.export.source import Given, open_source
+        from vla_ops.homes.at_home import fetched, needs_of_run
+        from vla_ops.homes.needs import training
 
         if self.layout == "jax":
             raise VlaOpsError("a checkpoint is exported as lerobot or openpi", found=self.layout)
+        fetched(needs_of_run(self.source, partial(training, to_resume=False)), say)
         given = Given(self.action_horizon, self.max_token_len, self.lora_alpha, self.asset_id, self.assets)
-        source = open_source(self.source, RobotStore.of("any").root.parent, given=given, say=_say)
+        source = open_source(self.source, RobotStore.of("any").root.parent, given=given, say=say)
         more = {"dataset": self.dataset, "steps": self.steps, "at_once": self.at_once}
-        return export(source, self.out, layout=self.layout, precision=self.dtype, lora=self.lora, say=_say, **more).folder
+        return export(source, self.out, layout=self.layout, precision=self.dtype, lora=self.lora, say=say, **more).folder
 
     def _back(self) -> Path:
         from vla_ops.export.back import bring_back
 
         if self.lora == "adapter":
             raise VlaOpsError("an adapter is kept on the way to PyTorch, not back", todo="Leave --lora out.")
-        return bring_back(Path(self.source), self.out, assets=self.assets, steps=self.steps, at_once=self.at_once, say=_say).folder
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+        return bring_back(Path(self.source), self.out, assets=self.assets, steps=self.steps, at_once=self.at_once, say=say).folder

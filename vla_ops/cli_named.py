@@ -1,8 +1,9 @@
-"""What a name or a path on the command line means: a robot or a mixture."""
+"""What commands share: what a name or a path means, a robot or a mixture; and what is said beside a command's output."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,12 @@ def named_robot_or_mixture(name: str) -> tuple[Robot | Mixture, RobotStore]:
 
     mixture = named_mixture(name)
     return named_robot(name) if mixture is None else (mixture, RobotStore.of(mixture.name))
+
+
+def say(line: str) -> None:
+    """Tell who waits, beside the output."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _folder(name: str) -> Path:

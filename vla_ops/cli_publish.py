@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from vla_ops.cli_named import say
 from vla_ops.errors import PublishError
 from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.stores.s3_client import S3Options
@@ -38,15 +40,18 @@ class Publish:
     def run(self) -> int:
         """Publish, and say where it is."""
         from vla_ops.checkpoints.sources import locate
-        from vla_ops.episodes.store import home
+        from vla_ops.home import home
+        from vla_ops.homes.at_home import fetched, needs_of_run
+        from vla_ops.homes.needs import training
         from vla_ops.publishing.package import package_at
         from vla_ops.publishing.places import publish_at
 
-        package = package_at(locate(self.source, home(), say=_say), name=self.name, to_resume=self.to_resume)
-        done = publish_at(package, self.to, work=home() / "publications", s3=self.s3, hub=self.hub, say=_say)
+        fetched(needs_of_run(self.source, partial(training, to_resume=self.to_resume)), say)
+        package = package_at(locate(self.source, home(), say=say), name=self.name, to_resume=self.to_resume)
+        done = publish_at(package, self.to, work=home() / "publications", s3=self.s3, hub=self.hub, say=say)
         sent = f"{done.bytes_sent / 1e6:.1f} MB sent" if done.bytes_sent else "nothing had to be sent"
         sys.stdout.write(f"{done.uri}@{done.manifest.version}\n")
-        _say(f"{len(done.manifest.files)} files, {done.manifest.total_bytes / 1e6:.1f} MB, {sent} in {done.seconds:.1f} s")
+        say(f"{len(done.manifest.files)} files, {done.manifest.total_bytes / 1e6:.1f} MB, {sent} in {done.seconds:.1f} s")
         return 0
 
 
@@ -59,10 +64,10 @@ class Pull:
 
     def run(self) -> int:
         """Fetch what is not here yet."""
-        from vla_ops.episodes.store import home
+        from vla_ops.home import home
         from vla_ops.publishing.pull import PULLED, pull
 
-        sys.stdout.write(f"{pull(_published(self.uri), home() / PULLED, say=_say)}\n")
+        sys.stdout.write(f"{pull(_published(self.uri), home() / PULLED, say=say)}\n")
         return 0
 
 
@@ -85,7 +90,7 @@ class Policies:
         broken = [each for each in found if isinstance(each, PublishError)]
         Console(width=None if sys.stdout.isatty() else 200).print(_table([each for each in found if not isinstance(each, PublishError)]))
         for error in broken:
-            _say(f"vla-ops: {error}")
+            say(f"vla-ops: {error}")
         return 2 if broken else 0
 
 
@@ -98,10 +103,13 @@ class Lineage:
 
     def run(self) -> int:
         """Print it."""
-        from vla_ops.episodes.store import home
+        from vla_ops.home import home
+        from vla_ops.homes.at_home import fetched
+        from vla_ops.homes.needs import said
         from vla_ops.publishing.registry import changed_since
 
         version = _published(self.uri)
+        fetched({str(version.manifest.origin["robot"]): said}, say)
         changed = changed_since(version.manifest, home())
         sys.stdout.write(
             "\n".join([*_told(version.manifest), "", "since then", *(f"  {line}" for line in changed or ["nothing changed"]), ""])
@@ -149,8 +157,3 @@ def _told(manifest: Manifest) -> list[str]:
     if recordings is None:
         return [*lines, "  recordings             unknown: the dataset was not on the machine that published it"]
     return [*lines, f"  recordings ({len(recordings)})", *(f"    {version}  {name}" for name, version in sorted(recordings.items()))]
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

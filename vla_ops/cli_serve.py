@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -115,7 +116,7 @@ class Serve:
 
     def _policy(self) -> Policy:
         os.environ.setdefault(*_MEMORY)
-        from vla_ops.episodes.store import home
+        from vla_ops.home import home
         from vla_ops.policies.backend import BackendOptions, batches
         from vla_ops.policies.policy import Policy
         from vla_ops.policies.real_time import RealTime
@@ -132,7 +133,17 @@ class Serve:
             raise PolicyError("--norm-stats, --norm-stats-from, --dims and --set are for --robot", todo="A run says these itself.")
         rules = RealTime(self.guidance_weight, self.guidance == "paper") if self.real_time else None
         options = BackendOptions(dtype=self.dtype, sampling_steps=self.sampling_steps, batch_sizes=batches(self.max_batch), real_time=rules)
+        self._fetch()
         return Policy.load(self._pulled(home()), home=home(), backend=self.backend, options=options, seed=self.seed, say=_say, **given)
+
+    def _fetch(self) -> None:
+        """Of a home in a store, what is served."""
+        from vla_ops.homes.at_home import fetched, needs_of_run
+        from vla_ops.homes.needs import run_of, training
+
+        wanted = partial(training, to_resume=False) if self.check_consistency else run_of
+        for uri in (self._uri, self.norm_stats_from):
+            fetched({} if uri is None else needs_of_run(uri, wanted), _say)
 
     def _pulled(self, home: Path) -> str:
         """What is to be served; of a publication the folder that it was brought to, and compared with its manifest."""
@@ -157,9 +168,12 @@ class Serve:
 
         if self.norm_stats == _OWN:
             from vla_ops.datasets.refresh import accepted_dataset
+            from vla_ops.homes.at_home import fetched
+            from vla_ops.homes.needs import said
             from vla_ops.norm_stats.refresh import current_norm_stats
             from vla_ops.policies import read_stats
 
+            fetched({robot.name: said}, _say)
             version = accepted_dataset(robot, store).version.version
             return read_stats(current_norm_stats(robot, store, dataset_version=version))
         if self.norm_stats is None:

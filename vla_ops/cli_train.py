@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vla_ops.cli_named import named_robot_or_mixture
+from vla_ops.cli_named import named_robot_or_mixture, say
 from vla_ops.errors import SpecError, VlaOpsError
 
 if TYPE_CHECKING:
@@ -44,12 +44,18 @@ class Train:
 
     def run(self) -> int:
         """Train, and say where the checkpoints are."""
-        from vla_ops.training.prepare import current_recipe, run_for
+        from vla_ops.homes.at_home import at_home, training_needs
 
         given = parsed(self.overrides)
         if self.new and self.run_name:
             raise VlaOpsError("--new names no run, and --run one", todo="Leave one of them out.")
         robot, store = named_robot_or_mixture(self.robot)
+        with at_home(training_needs(robot, self.training, given), say):
+            return self._train(robot, store, given)
+
+    def _train(self, robot: Robot | Mixture, store: RobotStore, given: dict[str, Any]) -> int:
+        from vla_ops.training.prepare import current_recipe, run_for
+
         recipe = current_recipe(robot, store, self.training, overrides=given)
         if self.check_only:
             return _check(recipe, store)
@@ -68,9 +74,9 @@ class Train:
         _print(f"training in {run.folder}; its log is {LOG_FILE} there")
         try:
             with _terminated_as_interrupted():
-                code = launch(run, launcher_of(run.recipe.training.launcher), say=_say, echo=_say)
+                code = launch(run, launcher_of(run.recipe.training.launcher), say=say, echo=say)
         except KeyboardInterrupt as stopped:
-            _say(f"stopped: {Summary.of(run)}\ngo on with: {self._again(run)}")
+            say(f"stopped: {Summary.of(run)}\ngo on with: {self._again(run)}")
             return stopped.code if isinstance(stopped, _Terminated) else 128 + signal.SIGINT
         if code in (FAILED, REFUSED):
             # The last lines of the log, which were shown, say why.
@@ -78,7 +84,7 @@ class Train:
         try:
             raise_unless_finished(run, code)
         except VlaOpsError as error:
-            _say(f"vla-ops: {error}\ngo on with: {self._again(run)}")
+            say(f"vla-ops: {error}\ngo on with: {self._again(run)}")
             return code
         summary = Summary.of(run)
         _print(f"{summary}\n{run.folder / str(summary.best if summary.best is not None else summary.step)}")
@@ -125,7 +131,7 @@ def _check(recipe: Recipe, store: RobotStore) -> int:
     from vla_ops.training.run import trainings_folder
 
     home = store.root.parent
-    report = preflight(recipe, trainings_folder(home, recipe.robot, recipe.name) / "next", home=home, say=_say)
+    report = preflight(recipe, trainings_folder(home, recipe.robot, recipe.name) / "next", home=home, say=say)
     _print(report.render())
     return FAILED if report.errors else 0
 
@@ -146,11 +152,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 def _print(line: str) -> None:

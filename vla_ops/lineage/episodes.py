@@ -10,6 +10,8 @@ from vla_ops.episodes.curate import excluded_rows, not_in_the_dataset
 from vla_ops.episodes.findings import warnings_of
 from vla_ops.episodes.ingest import Ingested, ingest
 from vla_ops.episodes.plan import quarantine_reasons
+from vla_ops.homes.needs import data, needs_of
+from vla_ops.lineage.at_home import done_at_home
 from vla_ops.lineage.names import Stage
 from vla_ops.lineage.partitions import Members, chosen
 from vla_ops.lineage.recorder import Recorder, made_by, reason_of
@@ -46,6 +48,7 @@ def episodes_asset(stage: Stage) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(QUALITY, asset=key, description="No episode crosses a quality threshold of level warn."),
         ],
     )
+    @done_at_home(lambda: needs_of(stage.robot, data))
     def episodes(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         wanted = chosen(context, stage)
         only, alone = (wanted.recordings, wanted.alone) if wanted else (None, None)

@@ -10,6 +10,8 @@ from vla_ops.datasets.lerobot_v3 import DatasetVersion
 from vla_ops.datasets.refresh import Refreshed, refresh_lerobot_v3
 from vla_ops.episodes.pictures import CONTACT_SHEET
 from vla_ops.episodes.store import Episode
+from vla_ops.homes.needs import data, needs_of
+from vla_ops.lineage.at_home import done_at_home
 from vla_ops.lineage.names import Stage, code_version
 from vla_ops.lineage.semantics import say_contradictions, semantic_check_specs, semantic_checks
 from vla_ops.lineage.tables import picture, table, version_metadata
@@ -34,6 +36,7 @@ def lerobot_v3_asset(stage: Stage) -> dg.AssetsDefinition:
             *semantic_check_specs(stage, key),
         ],
     )
+    @done_at_home(lambda: needs_of(stage.robot, data))
     def lerobot_v3(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         refreshed = refresh_lerobot_v3(stage.robot, stage.store, say=context.log.info)
         made, episodes = refreshed.made, refreshed.episodes

@@ -8,6 +8,8 @@ from pydantic import Field
 from vla_ops.episodes.look import Look, look_at
 from vla_ops.episodes.rerun_log import RRD
 from vla_ops.errors import VlaOpsError
+from vla_ops.homes.at_home import fetched
+from vla_ops.homes.needs import episode
 from vla_ops.lineage.names import Stage
 from vla_ops.lineage.tables import picture
 
@@ -25,6 +27,7 @@ def look_job(stage: Stage) -> dg.JobDefinition:
     @dg.op(name=f"{name}_look_at_an_episode")
     def look_at_an_episode(context: dg.OpExecutionContext, config: LookConfig) -> None:
         try:
+            fetched({stage.robot.name: episode(config.episode)}, context.log.info)
             look = look_at(config.episode, stage.robot, stage.store)
         except VlaOpsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error

@@ -11,7 +11,9 @@ from pydantic import BaseModel
 from vla_ops.datasets.mixture.card import SOURCE_COLUMNS, source_rows
 from vla_ops.datasets.mixture.refresh import RefreshedMixture, refresh_mixture
 from vla_ops.episodes.store import RobotStore
+from vla_ops.homes.needs import data, dataset, needs_of
 from vla_ops.lineage.as_written import as_written
+from vla_ops.lineage.at_home import done_at_home
 from vla_ops.lineage.mixture_scaffold import MixtureScaffolder
 from vla_ops.lineage.names import code_version
 from vla_ops.lineage.published import published_policy_assets
@@ -88,6 +90,7 @@ def _lerobot_v3_asset(mixture: LoadedMixture) -> dg.AssetsDefinition:
         description="The sources' datasets as one LeRobot v3.0 dataset, by name: what a source lacks is masked. Videos are shared.",
         check_specs=[dg.AssetCheckSpec(COMPLETE, asset=key, blocking=True, description="Frames and episodes are those of the sources.")],
     )
+    @done_at_home(lambda: needs_of(mixture, data))
     def lerobot_v3(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         refreshed = refresh_mixture(mixture, RobotStore.of(mixture.name), say=context.log.info)
         return dg.MaterializeResult(
@@ -150,6 +153,7 @@ def _norm_stats_asset(mixture: LoadedMixture) -> dg.AssetsDefinition:
         description="Each source's norm stats, laid out by the mixture's names; one of all sources only with `norm_stats: merged`.",
         check_specs=[dg.AssetCheckSpec(COUNT, asset=key, blocking=True, description="No frame of a source was left out.")],
     )
+    @done_at_home(lambda: needs_of(mixture, dataset))
     def norm_stats(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         made = refresh_mixture_stats(mixture, RobotStore.of(mixture.name))
         context.log.info(f"norm stats of {', '.join(made.by_source)}{' and merged' if made.merged else ''}: {made.folder}")

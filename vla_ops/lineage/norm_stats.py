@@ -5,6 +5,8 @@ from typing import Any
 import dagster as dg
 
 from vla_ops.episodes.plan import quarantine_reasons
+from vla_ops.homes.needs import dataset, needs_of
+from vla_ops.lineage.at_home import done_at_home
 from vla_ops.lineage.names import Stage, code_version
 from vla_ops.lineage.tables import table
 from vla_ops.norm_stats import NormStats, Provenance, narrow_dimensions
@@ -31,6 +33,7 @@ def norm_stats_asset(stage: Stage) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(NARROW, asset=key, description="No dimension's spread is too small to divide by (openpi #814)."),
         ],
     )
+    @done_at_home(lambda: needs_of(stage.robot, dataset))
     def norm_stats(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         refreshed = refresh_norm_stats(stage.robot, stage.store)
         stats, path = refreshed.stats, refreshed.path

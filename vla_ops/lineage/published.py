@@ -1,6 +1,6 @@
 """`published_policy`, `published_torch_policy`, `published_dataset`: what was uploaded where, read back, and only then pointed to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -8,6 +8,9 @@ import dagster as dg
 from vla_ops.datasets.refresh import accepted_dataset
 from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import VlaOpsError
+from vla_ops.homes import needs
+from vla_ops.homes.at_home import at_home
+from vla_ops.homes.robot_home import Wanted
 from vla_ops.lineage.names import Stage, code_version
 from vla_ops.lineage.tables import table
 from vla_ops.mixture_file import Mixture
@@ -28,9 +31,9 @@ def published_policy_assets(robot: Robot | Mixture) -> list[dg.AssetsDefinition]
     assets = []
     for name, training in robot.spec.trainings.items():
         if training.publish is not None:
-            assets.append(_policy_asset(robot.name, name, training.publish))
+            assets.append(_policy_asset(robot, name, training.publish))
             if training.export is not None:
-                assets.append(_torch_policy_asset(robot.name, name, training.export, training.publish))
+                assets.append(_torch_policy_asset(robot, name, training.export, training.publish))
     return assets
 
 
@@ -41,29 +44,36 @@ def published_dataset_assets(stage: Stage) -> list[dg.AssetsDefinition]:
         return []
 
     def make(say: _Say) -> list[Published]:
-        accepted = accepted_dataset(stage.robot, stage.store)
-        return [publish_folder(stage.store.root.parent, accepted.version.folder, asked, say=say)]
+        with at_home(needs.needs_of(stage.robot, needs.dataset), say):
+            accepted = accepted_dataset(stage.robot, stage.store)
+            return [publish_folder(stage.store.root.parent, accepted.version.folder, asked, say=say)]
 
     what = "The dataset version in use, as LeRobot v3.0"
     return [_asset(stage.key("published_dataset"), stage.key("lerobot_v3"), asked, what, make)]
 
 
-def _policy_asset(robot: str, training: str, asked: PublishSpec) -> dg.AssetsDefinition:
+def _policy_asset(robot: Robot | Mixture, training: str, asked: PublishSpec) -> dg.AssetsDefinition:
     def make(say: _Say) -> list[Published]:
-        return [publish_policy(RobotStore.of(robot).root.parent, robot, training, asked, say=say)]
+        with at_home(_needs(robot, training), say):
+            return [publish_policy(RobotStore.of(robot.name).root.parent, robot.name, training, asked, say=say)]
 
-    key = [robot, training, "published_policy"]
+    key = [robot.name, training, "published_policy"]
     what = "The best checkpoint with what a server needs, without its train state"
-    return _asset(dg.AssetKey(key), dg.AssetKey([robot, training, "checkpoint"]), asked, what, make)
+    return _asset(dg.AssetKey(key), dg.AssetKey([robot.name, training, "checkpoint"]), asked, what, make)
 
 
-def _torch_policy_asset(robot: str, training: str, exported: ExportSpec, asked: PublishSpec) -> dg.AssetsDefinition:
+def _torch_policy_asset(robot: Robot | Mixture, training: str, exported: ExportSpec, asked: PublishSpec) -> dg.AssetsDefinition:
     def make(say: _Say) -> list[Published]:
-        return publish_exports(RobotStore.of(robot).root.parent, robot, training, exported, asked, say=say)
+        with at_home(_needs(robot, training), say):
+            return publish_exports(RobotStore.of(robot.name).root.parent, robot.name, training, exported, asked, say=say)
 
-    key = [robot, training, "published_torch_policy"]
+    key = [robot.name, training, "published_torch_policy"]
     what = "The exports for PyTorch"
-    return _asset(dg.AssetKey(key), dg.AssetKey([robot, training, "torch_policy"]), asked, what, make)
+    return _asset(dg.AssetKey(key), dg.AssetKey([robot.name, training, "torch_policy"]), asked, what, make)
+
+
+def _needs(robot: Robot | Mixture, training: str) -> Mapping[str, Wanted]:
+    return needs.needs_of(robot, needs.training(training, to_resume=False), of_sources=needs.said)
 
 
 def _asset(

@@ -8,6 +8,8 @@ import dagster as dg
 from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import VlaOpsError
 from vla_ops.export.refresh import EXPORT_VERSION, Export, refresh_exports
+from vla_ops.homes import needs
+from vla_ops.lineage.at_home import done_at_home
 from vla_ops.lineage.names import code_version
 from vla_ops.lineage.tables import picture, table
 from vla_ops.lineage.training import POOL
@@ -40,6 +42,7 @@ def _torch_policy_asset(robot: Robot | Mixture, name: str, asked: ExportSpec) ->
         description=f"The best checkpoint in the layouts {', '.join(asked.layouts)}, {asked.dtype}; kept only where it computes the same.",
         check_specs=[dg.AssetCheckSpec(PARITY, asset=key, blocking=True, description=said)],
     )
+    @done_at_home(lambda: needs.needs_of(robot, needs.training(name, to_resume=False), of_sources=needs.said))
     def torch_policy(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         home = RobotStore.of(robot.name).root.parent
         try:

@@ -1,7 +1,7 @@
 """`<robot>/<training>/checkpoint`: a training of the YAML, launched through Dagster Pipes and watched while it runs."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ import dagster as dg
 
 from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import VlaOpsError
+from vla_ops.homes.at_home import at_home, training_needs
 from vla_ops.launchers import launcher_of
 from vla_ops.lineage.names import code_version
 from vla_ops.lineage.tables import picture, table
@@ -72,9 +73,11 @@ def _checkpoint_asset(robot: Robot | Mixture, name: str, training: TrainingSpec)
         check_specs=list(_check_specs(key, training)),
     )
     def checkpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        overrides = overrides_of(training, context.op_execution_context.op_config or {})
         try:
-            run = _prepare(context, robot, name, training)
-            _train(context, key, run)
+            with at_home(training_needs(robot, name, overrides), context.log.info):
+                run = _prepare(context, robot, name, overrides)
+                _train(context, key, run)
         except VlaOpsError as error:
             # The message says it all, and the same would happen again.
             raise dg.Failure(str(error), allow_retries=False) from None
@@ -88,8 +91,7 @@ def _checkpoint_asset(robot: Robot | Mixture, name: str, training: TrainingSpec)
     return checkpoint
 
 
-def _prepare(context: dg.AssetExecutionContext, robot: Robot | Mixture, name: str, training: TrainingSpec) -> Run:
-    overrides = overrides_of(training, context.op_execution_context.op_config or {})
+def _prepare(context: dg.AssetExecutionContext, robot: Robot | Mixture, name: str, overrides: Mapping[str, Any]) -> Run:
     # Read at run time, so that VLA_OPS_HOME of the run counts.
     store = RobotStore.of(robot.name)
     recipe = current_recipe(robot, store, name, overrides=overrides)

@@ -9,6 +9,8 @@ from vla_ops.datasets.lerobot_v3 import current_version
 from vla_ops.datasets.lerobot_v21 import differences
 from vla_ops.datasets.refresh import refresh_lerobot_v21, refresh_rlds
 from vla_ops.datasets.rlds import disagreements
+from vla_ops.homes.needs import data, needs_of
+from vla_ops.lineage.at_home import done_at_home
 from vla_ops.lineage.names import Stage, code_version
 
 SAME = "holds_what_lerobot_v3_holds"
@@ -32,6 +34,7 @@ def _lerobot_v21_asset(stage: Stage) -> dg.AssetsDefinition:
         description="The version of lerobot_v3 in LeRobot's format v2.1, which openpi reads. Its videos are links of the episodes' own.",
         check_specs=[_same_spec(key, "Frames, indices, numbers, tasks and statistics are the same.")],
     )
+    @done_at_home(lambda: needs_of(stage.robot, data))
     def lerobot_v21(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         view = refresh_lerobot_v21(stage.robot, stage.store, say=context.log.info)
         return dg.MaterializeResult(
@@ -61,6 +64,7 @@ def _rlds_asset(stage: Stage) -> dg.AssetsDefinition:
         description="The version of lerobot_v3 as RLDS, which OpenVLA-OFT reads through TFDS, with the dataset's entry for OFT beside it.",
         check_specs=[_same_spec(key, "Each split has the episodes and steps it should have, counted from the shards.")],
     )
+    @done_at_home(lambda: needs_of(stage.robot, data))
     def rlds(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         view = refresh_rlds(stage.robot, stage.store, say=context.log.info)
         return dg.MaterializeResult(

@@ -1,0 +1,140 @@
+"""`vla-ops home`: a home in a store, VLA_OPS_HOME=s3://..., and this machine's copy of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from vla_ops.cli_named import say
+from vla_ops.errors import HomeError
+
+if TYPE_CHECKING:
+    from vla_ops.homes.robot_home import Done, RobotHome
+    from vla_ops.homes.state import Unit
+
+_SHOWN = 8
+
+type _Robot = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ROBOT")]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Compare the copy with the home: what is to be sent, what is to be fetched, what was left there. Nothing is fetched or sent."""
+
+    robot: _Robot
+    """A robot or a mixture."""
+
+    def run(self) -> int:
+        """Print it."""
+        found = _home_of(self.robot)
+        stands = found.standing()
+        there, joined, mine = stands.there, stands.joined, stands.found.mine.units
+        when = f"state {there.id} of {there.at} by {there.by}, {len(there.before)} before it" if there.id else "nothing yet"
+        left = {
+            unit: {path: kept for path, kept in files.items() if path not in stands.found.here} for unit, files in there.state.units.items()
+        }
+        lines = [
+            f"{self.robot}",
+            f"  home       {found.store.uri}: {when}",
+            f"  copy       {found.root}",
+            f"  to send    {_told(joined.mine, mine)}",
+            f"  to fetch   {_told(joined.theirs, there.state.units)}",
+            f"  left there {_told([unit for unit, files in left.items() if files and unit not in joined.theirs], left)}",
+        ]
+        lines += [f"  on both    {unit}" for unit in joined.both]
+        lines += [f"  in use     {run} is being trained here" for run in stands.found.busy]
+        sys.stdout.write("\n".join(lines) + "\n")
+        return 0
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Bring all of a robot here; the other commands fetch what they need by themselves."""
+
+    robot: _Robot
+    """A robot or a mixture."""
+    theirs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="UNIT [UNIT ...]")] = ()
+    """Of what was changed both here and there, these become what they are there."""
+
+    def run(self) -> int:
+        """Fetch."""
+        from vla_ops.homes.needs import everything
+
+        return _finished("fetched", _home_of(self.robot).fetch(everything, theirs=self.theirs))
+
+
+@dataclass(frozen=True)
+class Send:
+    """Take what was made here to the home; the other commands do it when they are done, but where they were killed or had no network."""
+
+    robot: _Robot
+    """A robot or a mixture."""
+    mine: Annotated[tuple[str, ...], tyro.conf.arg(metavar="UNIT [UNIT ...]")] = ()
+    """Of runs that were changed both here and there, these become what they are here."""
+
+    def run(self) -> int:
+        """Send."""
+        return _finished("sent", _home_of(self.robot).send(mine=self.mine))
+
+
+@dataclass(frozen=True)
+class Mend:
+    """Send again what was damaged or removed in the store and is on this machine. Exit code 2 if something is lost nevertheless."""
+
+    robot: _Robot
+    """A robot or a mixture."""
+
+    def run(self) -> int:
+        """Mend, and name what is lost."""
+        done, lost = _home_of(self.robot).mend()
+        for path in lost:
+            say(f"LOST: {path}: neither in the home nor here; mend it from another machine, or make it again")
+        sys.stdout.write(f"{len(done.units)} contents sent again, {done.bytes / 1e6:.1f} MB\n")
+        return 2 if lost else 0
+
+
+@dataclass(frozen=True)
+class Home:
+    """Look after a home in a store and this machine's copy of it (docs/homes.md)."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[Status, tyro.conf.subcommand("status")]
+        | Annotated[Fetch, tyro.conf.subcommand("fetch")]
+        | Annotated[Send, tyro.conf.subcommand("send")]
+        | Annotated[Mend, tyro.conf.subcommand("mend")]
+    ]
+
+    def run(self) -> int:
+        """Run the one that was asked for."""
+        return self.command.run()
+
+
+def _home_of(robot: str) -> RobotHome:
+    from vla_ops.home import home
+    from vla_ops.homes.at_home import robot_home
+
+    found = robot_home(robot, say)
+    if found is None:
+        todo = "Nothing is to be fetched or sent. For a home that machines share: VLA_OPS_HOME=s3://BUCKET/PREFIX (docs/homes.md)."
+        raise HomeError("VLA_OPS_HOME is a folder", file=home(), todo=todo)
+    return found
+
+
+def _finished(what: str, done: Done) -> int:
+    for run in done.busy:
+        say(f"{run} is being trained here, and is left for later")
+    sys.stdout.write(f"{what}: {len(done.units)} units, {done.bytes / 1e6:.1f} MB\n")
+    return 0
+
+
+def _told(units: Iterable[str], files: Mapping[str, Unit]) -> str:
+    units = list(units)
+    if not units:
+        return "nothing"
+    size = sum(kept.size for unit in units for kept in files.get(unit, {}).values())
+    more = f" and {len(units) - _SHOWN} more" if len(units) > _SHOWN else ""
+    return f"{len(units)} units, {size / 1e6:.1f} MB: {', '.join(units[:_SHOWN])}{more}"
