@@ -126,7 +126,7 @@ def _home_of(robot: str) -> RobotHome:
 
 def _finished(what: str, done: Done) -> int:
     for run in done.busy:
-        say(f"{run} is being trained here, and is left for later")
+        say(f"{run} is being trained here, and its logs are left for later")
     sys.stdout.write(f"{what}: {len(done.units)} units, {done.bytes / 1e6:.1f} MB\n")
     return 0
 

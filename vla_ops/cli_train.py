@@ -44,13 +44,13 @@ class Train:
 
     def run(self) -> int:
         """Train, and say where the checkpoints are."""
-        from vla_ops.homes.at_home import at_home, training_needs
+        from vla_ops.homes.at_home import at_home, checkpoints_every_s, training_needs
 
         given = parsed(self.overrides)
         if self.new and self.run_name:
             raise VlaOpsError("--new names no run, and --run one", todo="Leave one of them out.")
         robot, store = named_robot_or_mixture(self.robot)
-        with at_home(training_needs(robot, self.training, given), say):
+        with at_home(training_needs(robot, self.training, given), say, every_s=checkpoints_every_s()):
             return self._train(robot, store, given)
 
     def _train(self, robot: Robot | Mixture, store: RobotStore, given: dict[str, Any]) -> int:

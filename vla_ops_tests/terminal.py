@@ -29,10 +29,12 @@ class Terminal:
     folder: Path
     patch: pytest.MonkeyPatch
     capture: pytest.CaptureFixture[str]
+    # VLA_OPS_HOME, where it is not the folder's `home`.
+    home: str = ""
 
     def __call__(self, *words: str | Path) -> Ran:
         self.patch.setenv("VLA_OPS_ROBOTS", str(self.folder / "robots"))
-        self.patch.setenv("VLA_OPS_HOME", str(self.folder / "home"))
+        self.patch.setenv("VLA_OPS_HOME", self.home or str(self.folder / "home"))
         self.patch.setattr(sys, "argv", ["vla-ops", *map(str, words)])
         self.capture.readouterr()
         with pytest.raises(SystemExit) as left:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
-from vla_ops.errors import VlaOpsError
+from vla_ops.errors import SpecError, VlaOpsError
 from vla_ops.home import home, remote_home
 from vla_ops.homes.needs import named_run, needs_of, run_of, said, training
 from vla_ops.homes.robot_home import RobotHome, Wanted
@@ -47,14 +49,16 @@ def _either(*wanted: Wanted | None) -> Wanted:
 
 
 @contextmanager
-def at_home(needs: Mapping[str, Wanted], say: Say) -> Iterator[None]:
+def at_home(needs: Mapping[str, Wanted], say: Say, *, every_s: float | None = None) -> Iterator[None]:
     """Do a step within: `needs` are the robots of which something is read or made, each with what of it is to be here.
 
-    What was made before the step failed is sent as well. Nothing is done where VLA_OPS_HOME is a folder.
+    What was made before the step failed is sent as well, and with `every_s` what is finished meanwhile, that often. Nothing is done where
+    VLA_OPS_HOME is a folder.
     """
     homes = fetched(needs, say)
     try:
-        yield
+        with _sending(homes, say, every_s):
+            yield
     except BaseException as error:
         for each in homes:
             _send_after(error, each)
@@ -71,10 +75,48 @@ def fetched(needs: Mapping[str, Wanted], say: Say) -> list[RobotHome]:
     return [found for found, _ in homes]
 
 
+def checkpoints_every_s() -> float:
+    """How often checkpoints of a training that goes on are sent: VLA_OPS_HOME_MINUTES, default 10. Raise SpecError if it is no time."""
+    asked = os.environ.get("VLA_OPS_HOME_MINUTES", "").strip() or "10"
+    try:
+        minutes = float(asked)
+    except ValueError:
+        minutes = 0.0
+    if not minutes > 0:
+        raise SpecError("VLA_OPS_HOME_MINUTES is no time", found=asked, expected="minutes, more than 0")
+    return 60 * minutes
+
+
+@contextmanager
+def _sending(homes: Sequence[RobotHome], say: Say, every_s: float | None) -> Iterator[None]:
+    """Send what is finished every so often, by a thread, until the end of the block."""
+    if every_s is None or not homes:
+        yield
+        return
+    over = Event()
+    thread = Thread(target=_send_until, args=(over, homes, say, every_s), name="home")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _send_until(over: Event, homes: Sequence[RobotHome], say: Say, every_s: float) -> None:
+    while not over.wait(every_s):
+        for each in homes:
+            try:
+                each.send()
+            # A file that the trainer removes meanwhile, a link that is down: the next time, and the end, send it again.
+            except (VlaOpsError, OSError) as error:
+                say(f"{each.root.name}: nothing was taken to {each.store.uri} now, that is tried again: {error}")
+
+
 def _say_sent(found: RobotHome, say: Say) -> None:
     done = found.send()
     for run in done.busy:
-        say(f"{found.root.name}: {run} is being trained: it is taken to {found.store.uri} when that is over")
+        say(f"{found.root.name}: {run} is being trained; its logs are taken to {found.store.uri} when that is over")
 
 
 def _send_after(error: BaseException, found: RobotHome) -> None:

@@ -30,7 +30,7 @@ class Found:
     here: Mapping[str, int]
     # Of what is not as it was.
     hashed: Mapping[str, HashedFile] = field(default_factory=dict)
-    # Runs that are being trained here, whose units are as they were.
+    # Runs that are being trained here: of them finished steps count, and other units are as they were.
     busy: tuple[str, ...] = ()
 
     def is_busy(self, unit: str) -> bool:
@@ -54,7 +54,7 @@ class Copy:
         same = {path: base[path] for path, (size, mtime_ns) in there.items() if _is_as_it_was(path, size, mtime_ns, base, record)}
         others = [path for path in there if path not in same]
         busy = tuple(sorted({run for path in there if (run := _run_of(path)) is not None and holder(self.root / run) is not None}))
-        others = [path for path in others if _run_of(path) not in busy]
+        others = [path for path in others if _run_of(path) not in busy or _is_finished(path)]
         hashes = Hashes(self.root / FOLDER / "hashes.json").of([self.root / path for path in others])
         hashed = dict(zip(others, hashes, strict=True))
         kept = same | {path: Kept(file.size, file.sha256, file.mtime_ns) for path, file in hashed.items()}
@@ -133,8 +133,14 @@ def _state(kept: Mapping[str, Kept], record: Record, busy: tuple[str, ...]) -> S
     units: dict[str, dict[str, Kept]] = {}
     for path, unit in units_of(files).items():
         units.setdefault(unit, {})[path] = files[path]
-    was = {unit: files for unit, files in record.base.units.items() if _run_of(unit) in busy}
-    return State({**{unit: files for unit, files in units.items() if _run_of(unit) not in busy}, **was})
+    was = {unit: files for unit, files in record.base.units.items() if _run_of(unit) in busy and not _is_finished(unit)}
+    return State({unit: files for unit, files in units.items() if unit not in was} | was)
+
+
+def _is_finished(path: str) -> bool:
+    """Whether a file of a run that is being trained is written at once: a step, which appears whole, or JSON, which is replaced."""
+    parts = path.split("/")
+    return parts[3].isdecimal() or parts[-1].endswith(".json")
 
 
 def _run_of(path: str) -> str | None:

@@ -32,7 +32,7 @@ class Done:
 
     units: tuple[str, ...] = ()
     bytes: int = 0
-    # Runs that are being trained here, which are left for later.
+    # Runs that are being trained here, whose logs are left for later.
     busy: tuple[str, ...] = ()
 
 

@@ -11,7 +11,7 @@ import dagster as dg
 
 from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import VlaOpsError
-from vla_ops.homes.at_home import at_home, training_needs
+from vla_ops.homes.at_home import at_home, checkpoints_every_s, training_needs
 from vla_ops.launchers import launcher_of
 from vla_ops.lineage.names import code_version
 from vla_ops.lineage.tables import picture, table
@@ -75,7 +75,7 @@ def _checkpoint_asset(robot: Robot | Mixture, name: str, training: TrainingSpec)
     def checkpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         overrides = overrides_of(training, context.op_execution_context.op_config or {})
         try:
-            with at_home(training_needs(robot, name, overrides), context.log.info):
+            with at_home(training_needs(robot, name, overrides), context.log.info, every_s=checkpoints_every_s()):
                 run = _prepare(context, robot, name, overrides)
                 _train(context, key, run)
         except VlaOpsError as error:

@@ -222,15 +222,16 @@ class HomeContract:
         other.fetch()
         assert other.files == sent
 
-    def test_a_run_that_is_being_trained_is_left_for_later(self, one: Machine, other: Machine) -> None:
+    def test_of_a_run_that_is_being_trained_finished_steps_are_sent_and_nothing_is_changed(self, one: Machine, other: Machine) -> None:
         one.train("run1", 100)
-        one.convert("a.mcap")
+        one.write("trainings/pi0/run1/metrics.jsonl")
+        one.write("trainings/pi0/run1/pictures/curves.png")
         run = one.root / "trainings/pi0/run1"
         with only_one(run, lambda _: None):
             done = one.send()
             assert done.busy == ("trainings/pi0/run1",)
-            assert done.units == ("episodes/a.mcap",)
-        assert one.send().units == ("trainings/pi0/run1/100", "trainings/pi0/run1/run.json")
+            assert done.units == ("trainings/pi0/run1/100", "trainings/pi0/run1/run.json")
+        assert one.send().units == ("trainings/pi0/run1/metrics.jsonl", "trainings/pi0/run1/pictures")
         with only_one(run, lambda _: None):
             other.fetch()
             other.write("trainings/pi0/run1/run.json", "changed")

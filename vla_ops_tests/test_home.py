@@ -1,0 +1,61 @@
+"""Where VLA_OPS_HOME is, and where what was written down elsewhere is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vla_ops.errors import SpecError
+from vla_ops.home import home, moved_here, remote_home
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("VLA_OPS_HOME", "VLA_OPS_HOME_COPY", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_folder_is_the_home_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert (home(), remote_home()) == (tmp_path / "data", None)
+    for folder in ("here", str(tmp_path / "here")):
+        monkeypatch.setenv("VLA_OPS_HOME", folder)
+        assert (home(), remote_home()) == (tmp_path / "here", None)
+
+
+@pytest.mark.parametrize("asked", ["s3://lab/vla", "s3://lab/vla/", "s3://lab", "file:///mnt/share/vla"])
+def test_a_place_in_a_store_has_a_copy_that_is_always_the_same(asked: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VLA_OPS_HOME", asked)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert remote_home() == asked.rstrip("/")
+    assert home() == home()
+    assert home().parent == tmp_path / "vla_ops/homes"
+    monkeypatch.setenv("VLA_OPS_HOME_COPY", str(tmp_path / "copy"))
+    assert home() == tmp_path / "copy"
+
+
+@pytest.mark.parametrize("asked", ["s3://", "http://lab/x", "hf://lab/x", "gs://lab/x", "file://share/x", "s3://lab/x?y=1", "s3:///x"])
+def test_what_cannot_be_a_home_is_refused_with_what_can(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLA_OPS_HOME", asked)
+    with pytest.raises(SpecError, match="VLA_OPS_HOME cannot be this") as refused:
+        home()
+    assert "s3://BUCKET/PREFIX" in str(refused.value)
+
+
+def test_a_password_in_it_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLA_OPS_HOME", "s3://KEY:planted@lab/x")
+    with pytest.raises(SpecError) as refused:
+        home()
+    assert "planted" not in str(refused.value)
+
+
+def test_a_path_of_another_machine_is_found_in_this_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VLA_OPS_HOME", str(tmp_path / "here"))
+    there = Path("/nowhere/home/arm/lerobot_v3/0123")
+    assert moved_here(there) == there
+    here = tmp_path / "here/arm/lerobot_v3/0123"
+    here.mkdir(parents=True)
+    assert moved_here(there) == here
+    assert moved_here(here) == here
+    assert moved_here(Path("/nowhere/home/other/lerobot_v3/0123")) == Path("/nowhere/home/other/lerobot_v3/0123")
