@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -38,7 +39,7 @@ class Status:
             unit: {path: kept for path, kept in files.items() if path not in stands.found.here} for unit, files in there.state.units.items()
         }
         lines = [
-            f"{self.robot}",
+            found.root.name,
             f"  home       {found.store.uri}: {when}",
             f"  copy       {found.root}",
             f"  to send    {_told(joined.mine, mine)}",
@@ -58,7 +59,7 @@ class Fetch:
     robot: _Robot
     """A robot or a mixture."""
     theirs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="UNIT [UNIT ...]")] = ()
-    """Of what was changed both here and there, these become what they are there."""
+    """Of what was changed here and there, or is here in part, these become what they are there: units, or the folder of a run."""
 
     def run(self) -> int:
         """Fetch."""
@@ -74,7 +75,7 @@ class Send:
     robot: _Robot
     """A robot or a mixture."""
     mine: Annotated[tuple[str, ...], tyro.conf.arg(metavar="UNIT [UNIT ...]")] = ()
-    """Of runs that were changed both here and there, these become what they are here."""
+    """Of what was changed here and there, or is here in part, these count as they are here: units, or the folder of a run."""
 
     def run(self) -> int:
         """Send."""
@@ -83,7 +84,10 @@ class Send:
 
 @dataclass(frozen=True)
 class Mend:
-    """Send again what was damaged or removed in the store and is on this machine. Exit code 2 if something is lost nevertheless."""
+    """Send again what was damaged or removed in the store and is on this machine. Exit code 2 if something is lost nevertheless.
+
+    Of what is not on this machine only that it is there, and its size, can be told: mend it where it is.
+    """
 
     robot: _Robot
     """A robot or a mixture."""
@@ -98,6 +102,20 @@ class Mend:
 
 
 @dataclass(frozen=True)
+class Join:
+    """Take what is here for new, as of a home that was set back to a backup or begun anew. Nothing is removed on either side."""
+
+    robot: _Robot
+    """A robot or a mixture."""
+
+    def run(self) -> int:
+        """Forget what both were when they were last brought together, and say what is to be done."""
+        found = _home_of(self.robot).join()
+        sys.stdout.write(f"to send: {len(found.mine)} units; to fetch: {len(found.theirs)}; on both sides: {len(found.both)}\n")
+        return 0
+
+
+@dataclass(frozen=True)
 class Home:
     """Look after a home in a store and this machine's copy of it (docs/homes.md)."""
 
@@ -106,6 +124,7 @@ class Home:
         | Annotated[Fetch, tyro.conf.subcommand("fetch")]
         | Annotated[Send, tyro.conf.subcommand("send")]
         | Annotated[Mend, tyro.conf.subcommand("mend")]
+        | Annotated[Join, tyro.conf.subcommand("join")]
     ]
 
     def run(self) -> int:
@@ -113,11 +132,17 @@ class Home:
         return self.command.run()
 
 
-def _home_of(robot: str) -> RobotHome:
+def _home_of(name: str) -> RobotHome:
     from vla_ops.home import home
     from vla_ops.homes.at_home import robot_home
+    from vla_ops.homes.state import POINTER
 
+    # A path of a robot's folder, as other commands take it.
+    robot = Path(name).resolve().name if (Path(name) / "defs.yaml").is_file() else name
     found = robot_home(robot, say)
+    if found is not None and not found.root.exists() and found.store.pointer(POINTER) is None:
+        todo = "Check the name, as it is in robots/, and VLA_OPS_HOME."
+        raise HomeError("there is nothing of this robot, neither at home nor here", file=found.store.uri, found=robot, todo=todo)
     if found is None:
         todo = "Nothing is to be fetched or sent. For a home that machines share: VLA_OPS_HOME=s3://BUCKET/PREFIX (docs/homes.md)."
         raise HomeError("VLA_OPS_HOME is a folder", file=home(), todo=todo)

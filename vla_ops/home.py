@@ -26,6 +26,14 @@ def home() -> Path:
     remote = remote_home()
     if remote is None:
         return Path(os.environ.get("VLA_OPS_HOME") or "data").expanduser().resolve()
+    copy, store = _copy_of(remote), Path(remote.removeprefix("file://"))
+    if remote.startswith("file://") and (copy.is_relative_to(store) or store.is_relative_to(copy)):
+        todo = "Set VLA_OPS_HOME_COPY to a folder outside of it, or VLA_OPS_HOME to the path without file://, to work in it."
+        raise SpecError("the copy of the home and the home lie in one another", found=str(copy), expected=f"none of {store}", todo=todo)
+    return copy
+
+
+def _copy_of(remote: str) -> Path:
     if asked := os.environ.get("VLA_OPS_HOME_COPY"):
         return Path(asked).expanduser().resolve()
     shared = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
@@ -36,13 +44,13 @@ def home() -> Path:
 def remote_home() -> str | None:
     """The URI that VLA_OPS_HOME is, without a slash at its end; None where it is a folder. Raise SpecError for one that cannot be."""
     asked = os.environ.get("VLA_OPS_HOME", "").strip()
-    scheme, sign, rest = asked.partition("://")
-    if not sign:
+    if not re.match(r"[A-Za-z0-9+]{2,}:/", asked):
         return None
-    place = rest.rstrip("/")
-    if scheme not in _SCHEMES or not place or re.search(r"[@?#]", place) or place.startswith("/") != (scheme == "file"):
+    scheme, _, rest = asked.partition("://")
+    place, is_share = rest.rstrip("/"), scheme == "file"
+    if scheme not in _SCHEMES or not place or place.startswith("/") != is_share or (not is_share and re.search(r"[@?#]", place)):
         # It may hold a password.
-        found = f"{scheme}://..." if re.search(r"[@?#]", rest) else asked
+        found = f"{scheme.partition(':')[0]}://..." if re.search(r"[@?#]", asked) else asked
         expected = "a folder, s3://BUCKET/PREFIX, or file:///PATH of a share"
         raise SpecError("VLA_OPS_HOME cannot be this", found=found, expected=expected, todo="Keys belong in the environment, not in it.")
     return f"{scheme}://{place}"
@@ -53,8 +61,15 @@ def moved_here(path: Path) -> Path:
 
     What is found by it is checked by who reads it: versions and fingerprints are written down beside such paths.
     """
-    if path.exists():
+    if _is_there(path):
         return path
     parts = path.parts
     places = [home().joinpath(*parts[k - 1 :]) for k in range(1, len(parts)) if parts[k] in _PARTS]
-    return next((place for place in places if place.exists()), path)
+    return next((place for place in places if _is_there(place)), path)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False  # Another user's.

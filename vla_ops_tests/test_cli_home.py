@@ -51,8 +51,10 @@ def test_an_episode_is_looked_at_where_it_was_not_converted(on: On, tmp_path: Pa
 
 
 def test_the_home_is_told_fetched_and_sent_by_hand(on: On, tmp_path: Path) -> None:
-    assert "nothing yet" in on("station", "home", "status", "arm").out
+    assert_refused(on("station", "home", "status", "arm"), "neither at home nor here", "robots/")
+    assert not (tmp_path / "station/arm").exists()
     on("station", "convert", "arm")
+    assert on("station", "home", "status", tmp_path / "robots/arm").out == on("station", "home", "status", "arm").out
     told = on("laptop", "home", "status", "arm").out
     assert f"{tmp_path}/share/arm: state" in told
     assert "episodes/0.hdf5, episodes/1.hdf5" in told
@@ -62,6 +64,7 @@ def test_the_home_is_told_fetched_and_sent_by_hand(on: On, tmp_path: Path) -> No
     assert "to send    1 units, 0.0 MB: quarantine/2.hdf5.json" in on("laptop", "home", "status", "arm").out
     assert on("laptop", "home", "send", "arm").out.startswith("sent: 1 units")
     assert on("station", "home", "fetch", "arm").out.startswith("fetched: 1 units")
+    assert on("station", "home", "join", "arm").out == "to send: 0 units; to fetch: 0; on both sides: 0\n"
 
 
 def test_what_is_damaged_there_is_named_and_mended_from_a_machine_that_has_it(on: On, tmp_path: Path) -> None:

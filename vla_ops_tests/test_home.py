@@ -24,7 +24,7 @@ def test_a_folder_is_the_home_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert (home(), remote_home()) == (tmp_path / "here", None)
 
 
-@pytest.mark.parametrize("asked", ["s3://lab/vla", "s3://lab/vla/", "s3://lab", "file:///mnt/share/vla"])
+@pytest.mark.parametrize("asked", ["s3://lab/vla", "s3://lab/vla/", "s3://lab", "file:///mnt/share/vla", "file:///mnt/me@lab/x"])
 def test_a_place_in_a_store_has_a_copy_that_is_always_the_same(asked: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VLA_OPS_HOME", asked)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
@@ -35,12 +35,23 @@ def test_a_place_in_a_store_has_a_copy_that_is_always_the_same(asked: str, monke
     assert home() == tmp_path / "copy"
 
 
-@pytest.mark.parametrize("asked", ["s3://", "http://lab/x", "hf://lab/x", "gs://lab/x", "file://share/x", "s3://lab/x?y=1", "s3:///x"])
+@pytest.mark.parametrize(
+    "asked",
+    ["s3://", "http://lab/x", "hf://lab/x", "gs://lab/x", "file://share/x", "s3://lab/x?y=1", "s3:///x", "s3:/lab/x", "file:/mnt/x"],
+)
 def test_what_cannot_be_a_home_is_refused_with_what_can(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLA_OPS_HOME", asked)
     with pytest.raises(SpecError, match="VLA_OPS_HOME cannot be this") as refused:
         home()
     assert "s3://BUCKET/PREFIX" in str(refused.value)
+
+
+def test_a_copy_does_not_lie_in_its_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VLA_OPS_HOME", f"file://{tmp_path}/share")
+    for copy in ("share", "share/copy", "."):
+        monkeypatch.setenv("VLA_OPS_HOME_COPY", str(tmp_path / copy))
+        with pytest.raises(SpecError, match="lie in one another"):
+            home()
 
 
 def test_a_password_in_it_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +70,10 @@ def test_a_path_of_another_machine_is_found_in_this_home(monkeypatch: pytest.Mon
     assert moved_here(there) == here
     assert moved_here(here) == here
     assert moved_here(Path("/nowhere/home/other/lerobot_v3/0123")) == Path("/nowhere/home/other/lerobot_v3/0123")
+
+    def refused(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    # Of another user.
+    monkeypatch.setattr(Path, "exists", refused)
+    assert moved_here(there) == there

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
 
-from vla_ops.errors import SpecError, VlaOpsError
+from vla_ops.errors import HomeError, SpecError, VlaOpsError
 from vla_ops.home import home, remote_home
 from vla_ops.homes.needs import named_run, needs_of, run_of, said, training
 from vla_ops.homes.robot_home import RobotHome, Wanted
@@ -25,6 +26,8 @@ type Say = Callable[[str], None]
 def robot_home(robot: str, say: Say) -> RobotHome | None:
     """The home of a robot; None where VLA_OPS_HOME is a folder. Raise SpecError and PublishError for one that cannot be used."""
     remote = remote_home()
+    if remote is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", robot):
+        raise SpecError("a robot cannot have this name", found=robot, todo="Give the name of its folder in robots/.")
     return None if remote is None else RobotHome(store_at(f"{remote}/{robot}"), home() / robot, say=say)
 
 
@@ -60,11 +63,11 @@ def at_home(needs: Mapping[str, Wanted], say: Say, *, every_s: float | None = No
         with _sending(homes, say, every_s):
             yield
     except BaseException as error:
-        for each in homes:
-            _send_after(error, each)
+        for why in _not_sent(homes, say):
+            error.add_note(why)
         raise
-    for each in homes:
-        _say_sent(each, say)
+    if not_sent := _not_sent(homes, say):
+        raise HomeError("\n".join(not_sent))
 
 
 def fetched(needs: Mapping[str, Wanted], say: Say) -> list[RobotHome]:
@@ -113,16 +116,17 @@ def _send_until(over: Event, homes: Sequence[RobotHome], say: Say, every_s: floa
                 say(f"{each.root.name}: nothing was taken to {each.store.uri} now, that is tried again: {error}")
 
 
-def _say_sent(found: RobotHome, say: Say) -> None:
-    done = found.send()
-    for run in done.busy:
-        say(f"{found.root.name}: {run} is being trained; its logs are taken to {found.store.uri} when that is over")
-
-
-def _send_after(error: BaseException, found: RobotHome) -> None:
-    """Of a step that failed; that nothing could be sent is said beside its own error."""
-    try:
-        found.send()
-    except VlaOpsError as another:
-        why = str(another).rstrip(".")
-        error.add_note(f"What was made before it is on this machine only: {why}. Send it: vla-ops home send {found.root.name}.")
+def _not_sent(homes: Sequence[RobotHome], say: Say) -> list[str]:
+    """Send each of them; return why which could not be."""
+    found = []
+    for each in homes:
+        try:
+            done = each.send()
+        # Of one, the others are sent, and the step's own error is what counts.
+        except (VlaOpsError, OSError) as error:
+            why, robot = str(error).rstrip("."), each.root.name
+            found.append(f"What was made of {robot} is on this machine only: {why}. Then send it: vla-ops home send {robot}")
+        else:
+            for run in done.busy:
+                say(f"{each.root.name}: {run} is being trained; its logs are taken to {each.store.uri} when that is over")
+    return found

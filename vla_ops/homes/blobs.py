@@ -55,14 +55,19 @@ class Blobs:
 
     def _fetched(self, kept: Kept) -> Path:
         target, name = self._incoming / kept.sha256, f"{BLOBS}/{blob_name(kept.sha256)}"
-        if target.is_file() and _is(target, kept):
-            return target
+        if target.is_file():
+            if _is(target, kept):
+                return target
+            # Not one that may go on: it has another name by now, or is too long.
+            if target.stat().st_nlink > 1 or target.stat().st_size >= kept.size:
+                target.unlink()
         if kept.size > _WHOLE:
             fetch_file(file_at(f"{self._store.uri}/{name}"), target)
         else:
             content = self._store.read(name)
             if content is None:
                 raise self._lost(name, "is missing")
+            target.unlink(missing_ok=True)
             target.write_bytes(content)
         if not _is(target, kept):
             target.unlink()

@@ -10,7 +10,7 @@ from typing import Any
 
 from vla_ops.errors import HomeError
 from vla_ops.files import only_one, replacing
-from vla_ops.homes.state import State, packed, unpacked
+from vla_ops.homes.state import State, damaged, packed, unpacked
 
 # In the robot's folder, so that it goes when that is deleted: what is not here then was not removed from the home.
 FOLDER = ".home"
@@ -23,6 +23,18 @@ class Record:
     base: State = field(default_factory=State)
     # Path -> mtime_ns.
     here: Mapping[str, int] = field(default_factory=dict)
+    # The id of the state, and the how manyth it was.
+    state: str | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What was under way: to make these units those of a state of the home; or to give the home a state, when this will be the record."""
+
+    state: str
+    units: tuple[str, ...] = ()
+    record: Record | None = None
 
 
 class Records:
@@ -44,10 +56,14 @@ class Records:
             told = unpacked(self._file.read_bytes(), file=self._file)
         except FileNotFoundError:
             return Record()
-        if told["home"] != self._uri:
+        try:
+            of, record = told["home"], _from_json(told, self._file)
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(self._file, repr(error)) from error
+        if of != self._uri:
             todo = "Set VLA_OPS_HOME back, or VLA_OPS_HOME_COPY to another folder: this one is a copy of the other home."
-            raise HomeError("the copy is of another home", file=self._root, found=told["home"], expected=self._uri, todo=todo)
-        return _from_json(told, self._file)
+            raise HomeError("the copy is of another home", file=self._root, found=of, expected=self._uri, todo=todo)
+        return record
 
     def write(self, record: Record) -> None:
         """Replace the record; nothing is under way any more."""
@@ -55,23 +71,32 @@ class Records:
             work.write_bytes(packed({"home": self._uri, **_to_json(record)}))
         self._towards.unlink(missing_ok=True)
 
-    def begin(self, state: str, record: Record | None = None) -> None:
-        """From now on and until `write`, units become those of a state of the home; or the home gets this state, and then this record."""
-        with replacing(self._towards) as work:
-            work.write_bytes(packed({"state": state, "record": None if record is None else _to_json(record)}))
+    def forget(self) -> None:
+        """As if there never had been one: what is here is new."""
+        for file in (self._file, self._towards):
+            file.unlink(missing_ok=True)
 
-    def begun(self) -> tuple[str, Record | None] | None:
+    def begin(self, begun: Begun) -> None:
+        """Say what is under way from now on, until `write`."""
+        record = None if begun.record is None else _to_json(begun.record)
+        with replacing(self._towards) as work:
+            work.write_bytes(packed({"state": begun.state, "units": begun.units, "record": record}))
+
+    def begun(self) -> Begun | None:
         """What a killed process left under way."""
         try:
             told = unpacked(self._towards.read_bytes(), file=self._towards)
+            record = None if told["record"] is None else _from_json(told["record"], self._towards)
+            return Begun(told["state"], tuple(told["units"]), record)
         except FileNotFoundError:
             return None
-        return told["state"], None if told["record"] is None else _from_json(told["record"], self._towards)
+        except (KeyError, TypeError) as error:
+            raise damaged(self._towards, repr(error)) from error
 
 
 def _to_json(record: Record) -> dict[str, Any]:
-    return {"state": record.base.to_json(), "here": dict(record.here)}
+    return {"base": record.base.to_json(), "here": dict(record.here), "state": record.state, "number": record.number}
 
 
 def _from_json(told: Mapping[str, Any], file: Path) -> Record:
-    return Record(State.from_json(told["state"], file=file), told["here"])
+    return Record(State.from_json(told["base"], file=file), dict(told["here"]), told["state"], int(told["number"]))

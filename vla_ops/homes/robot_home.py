@@ -6,17 +6,18 @@ of it. The pointer is only replaced by who has seen what it was; else what other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vla_ops.errors import HomeError
 from vla_ops.homes.blobs import Blobs, blob_name
-from vla_ops.homes.copy import Copy, Found
+from vla_ops.homes.copy import Copy, Found, can_be_linked, is_left_behind
 from vla_ops.homes.join import Joined, join
-from vla_ops.homes.record import Record, Records
-from vla_ops.homes.state import BLOBS, Kept, State, Unit, content_of
-from vla_ops.homes.there import There, point_to, state_in, there_in, write_state
+from vla_ops.homes.record import Begun, Record, Records
+from vla_ops.homes.state import BLOBS, Kept, State, Unit, content_of, is_of_recording
+from vla_ops.homes.there import There, point_to, require_same_home, state_in, there_in, write_state
 from vla_ops.publishing.hashing import hash_file
 from vla_ops.publishing.progress import Progress
 from vla_ops.publishing.stores.base import Store
@@ -45,6 +46,11 @@ class Standing:
     record: Record
     joined: Joined
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Units that were changed here, whatever others did."""
+        return (*self.joined.mine, *self.joined.both)
+
     def is_here(self, unit: str) -> set[str]:
         """The files of a unit that are on this machine."""
         return {path for path in self.found.mine.units.get(unit, ()) if path in self.found.here}
@@ -69,62 +75,78 @@ class RobotHome:
     def fetch(self, wanted: Wanted, *, theirs: Iterable[str] = ()) -> Done:
         """Bring what is wanted of the home, and what of that which is here was changed there.
 
-        What was changed on both sides stays as it is here; HomeError names it where it is part of a run. The units `theirs` become what
-        they are in the home even so.
+        What was changed on both sides stays as it is here; HomeError names it where it is part of a run. The units `theirs`, and those
+        below them, become what they are in the home even so.
         """
         with self._records.only_me(self._say):
             stands = self._look()
-            chosen = {*stands.joined.theirs, *_named(theirs, stands.joined)}
-            self._refuse(unit for unit in stands.joined.torn if unit not in chosen and any(map(wanted, stands.there.state.units[unit])))
+            chosen = {*stands.joined.theirs, *_named(theirs, stands)}
+            self._refuse_torn(
+                unit for unit in stands.joined.torn if unit not in chosen and any(map(wanted, stands.there.state.units[unit]))
+            )
+            self._refuse_apart(unit for unit in _lacking(stands, wanted) if unit not in chosen)
             return self._bring(stands, _to_bring(stands, chosen, wanted))
 
     def send(self, *, mine: Iterable[str] = ()) -> Done:
         """Take what was made, changed and removed here to the home.
 
         What was changed on both sides becomes what it is here, as on one disk the later one counts; HomeError names it where it is part
-        of a run, but for the units `mine`. What was there before is in an earlier state.
+        of a run, or where a part of it was left in the home, but for the units `mine` and those below them. What was there before is in
+        an earlier state.
         """
         mine, progress = list(mine), Progress(self._say, self._records.folder, self.store.uri)
         with self._records.only_me(self._say):
             for _ in range(_TRIES):
                 stands = self._look()
-                chosen = _named(mine, stands.joined)
-                self._refuse(unit for unit in stands.joined.torn if unit not in chosen)
+                if links := [link for link in stands.found.links if not is_left_behind(link)]:
+                    todo = "Put what it points to in its place: a home in a store has no links."
+                    raise HomeError("there is a link in the copy of the home", file=self.root / links[0], todo=todo)
+                chosen = _named(mine, stands)
+                self._refuse_torn(unit for unit in stands.joined.torn if unit not in chosen)
+                self._refuse_apart(unit for unit in stands.changed if unit in stands.found.apart and unit not in chosen)
                 if self._take(stands, progress):
-                    return Done((*stands.joined.mine, *stands.joined.both), progress.sent_bytes, stands.found.busy)
+                    return Done(stands.changed, progress.sent_bytes, tuple(sorted(stands.found.busy)))
                 self._say(f"{self.root.name}: another machine was there first, what it did is taken into account")
         todo = "Many machines write to it: run `vla-ops home send` again. What was sent is kept."
         raise HomeError("the home was another one every time", file=self.store.uri, found=f"{_TRIES} times", todo=todo)
 
+    def join(self) -> Joined:
+        """Take what is here for new, as of a home that was set back or begun anew: nothing is removed on either side by what comes next."""
+        with self._records.only_me(self._say):
+            self._records.forget()
+            return self._look().joined
+
     def mend(self) -> tuple[Done, list[str]]:
-        """Compare every content that the home should have with what it has, and send what of it is here; return what else is lost."""
+        """Compare the contents that the home should have with those it has, and send what of it is here; return what else is lost.
+
+        Of what is not here only that it is there and its size can be told.
+        """
         with self._records.only_me(self._say):
             stands = self._look()
-            known = {kept.sha256 for kept in stands.there.state.files.values()}
+            files = stands.there.state.files
             here = {kept.sha256: self.root / path for path, kept in stands.found.mine.files.items() if path in stands.found.here}
-            hashed = {blob_name(sha256): hash_file(here[sha256]) for sha256 in known & here.keys()}
-            left = self._blobs.absent(hashed.values())
-            there = self.store.listed(BLOBS)
-            lost = [path for path, kept in stands.there.state.files.items() if blob_name(kept.sha256) not in there.keys() | hashed.keys()]
+            hashed = {blob_name(sha256): hash_file(here[sha256]) for sha256 in here.keys() & {kept.sha256 for kept in files.values()}}
+            left, there = self._blobs.absent(hashed.values()), self.store.listed(BLOBS)
+            is_lost = {name for kept in files.values() if (name := blob_name(kept.sha256)) not in hashed and there.get(name) != kept.size}
             self._blobs.send(left, lambda _: None, asked=True)
-            return Done(tuple(sorted(left)), sum(file.size for file in left.values()), stands.found.busy), lost
+            lost = [path for path, kept in files.items() if blob_name(kept.sha256) in is_lost]
+            return Done(tuple(sorted(left)), sum(file.size for file in left.values())), lost
 
     def _look(self) -> Standing:
         there, record = there_in(self.store), self._records.read()
+        require_same_home(self.store, there, record.state, record.number)
         with self._copy.alone(self._say):
-            if (begun := self._records.begun()) is not None and there.has_been(begun[0]):
-                state, reached = begun
-                record = reached or _gone_on(record, self._copy.look(record), state_in(self.store, state))
+            if (begun := self._records.begun()) is not None and there.has_been(begun.state):
+                record = begun.record or _gone_on(record, self._copy.look(record), begun, state_in(self.store, begun.state))
                 self._records.write(record)
             found = self._copy.look(record)
+        _refuse_nested((found.mine, there.state), self.root)
         return Standing(there, found, record, join(record.base, found.mine, there.state))
 
     def _bring(self, stands: Standing, units: Mapping[str, Unit]) -> Done:
         there, found = stands.there, stands.found
-        contents, own = (
-            self._contents(found, found.mine.units.keys() - units.keys()),
-            {unit: self._contents(found, [unit]) for unit in units},
-        )
+        contents = self._contents(found, found.mine.units.keys() - units.keys())
+        own = {unit: self._own(found, unit) for unit in units}
         missing = {
             kept.sha256: kept
             for unit, files in units.items()
@@ -135,49 +157,62 @@ class RobotHome:
         if missing:
             self._say(f"{self.root.name}: fetching {len(missing)} files ({total / 1e6:.1f} MB) from {self.store.uri}")
         if units and there.id is not None:
-            self._records.begin(there.id)
+            self._records.begin(Begun(there.id, tuple(units)))
         contents |= self._blobs.fetch(missing)
         brought: dict[str, dict[str, int]] = {}
         with self._copy.alone(self._say):
             now = self._copy.look(stands.record)
-            for unit, files in units.items():
-                if content_of(now.mine.units.get(unit)) == content_of(found.mine.units.get(unit)) and not now.is_busy(unit):
-                    brought[unit] = self._copy.replace(unit, files, contents | own[unit])
+            left = {unit for unit in units if not _is_as(now, found, unit) or now.is_busy(unit)}
+            # What goes first: what was a folder may become a file.
+            for unit in sorted(units.keys() - left, key=lambda unit: (bool(units[unit]), unit)):
+                if units[unit]:
+                    brought[unit] = self._copy.place(unit, units[unit], contents | own[unit])
                 else:
-                    self._say(f"{self.root.name}: {unit} was changed here while it was fetched, and stays so")
-        left = [*units, *(unit for unit in stands.joined.theirs if stands.is_here(unit))]
-        self._records.write(_reached(stands, there.state, brought=brought, left=left))
+                    self._copy.remove(unit)
+                    brought[unit] = {}
+        for unit in sorted(left):
+            self._say(f"{self.root.name}: {unit} was changed here while it was fetched, and stays so")
+        behind = [*left, *(unit for unit in stands.joined.theirs if stands.is_here(unit))]
+        self._records.write(_reached(stands, there.state, there.id, brought=brought, left=behind))
         self._blobs.clear()
-        return Done(tuple(brought), total, found.busy)
+        return Done(tuple(brought), total, tuple(sorted(found.busy)))
 
     def _contents(self, found: Found, units: Iterable[str]) -> dict[str, Path]:
-        """Where what these units hold is on this machine, to be linked. Not files that stand alone: logs are appended to."""
+        """Where what these units hold is on this machine, for what may have another name besides."""
         files = ((unit, path, kept) for unit in units for path, kept in found.mine.units.get(unit, {}).items())
-        return {kept.sha256: self.root / path for unit, path, kept in files if path in found.here and path != unit}
+        return {kept.sha256: self.root / path for unit, path, kept in files if path in found.here and can_be_linked(unit, path, kept)}
+
+    def _own(self, found: Found, unit: str) -> dict[str, Path]:
+        """Where what a unit holds is, for the unit itself."""
+        files = found.mine.units.get(unit, {})
+        return {kept.sha256: self.root / path for path, kept in files.items() if path in found.here and path != unit}
 
     def _take(self, stands: Standing, progress: Progress) -> bool:
         """Send; False where another machine was first."""
-        sent = (*stands.joined.mine, *stands.joined.both)
-        if stands.joined.both:
-            named = ", ".join(stands.joined.both[:5]) + (" ..." if len(stands.joined.both) > 5 else "")
+        sent, mine = stands.changed, stands.found.mine.units
+        if both := stands.joined.both:
+            named = ", ".join(both[:5]) + (" ..." if len(both) > 5 else "")
             self._say(f"{self.root.name}: {stands.there.by} changed {named} as well; what is here counts, as it is the later one")
         units = {unit: files for unit, files in stands.there.state.units.items() if unit not in sent}
-        units |= {unit: stands.found.mine.units[unit] for unit in sent if unit in stands.found.mine.units}
-        reached = _reached(stands, State(units), sent=sent, left=stands.joined.theirs)
+        units |= {
+            unit: _without_the_rest(mine[unit], stands) if unit in stands.found.apart else mine[unit] for unit in sent if unit in mine
+        }
+        name = stands.there.id
         if sent:
-            self._send_contents(stands, sent, progress)
-            name = write_state(self.store, State(units))
-            self._records.begin(name, reached)
+            self._send_contents(stands, [path for unit in sent for path in units.get(unit, {})], progress)
+            name = write_state(self.store, State(units), stands.there)
+        reached = _reached(stands, State(units), name, sent=sent, left=stands.joined.theirs)
+        if sent and name is not None:
+            self._records.begin(Begun(name, record=reached))
             if not point_to(self.store, name, stands.there):
                 return False
         self._records.write(reached)
         return True
 
-    def _send_contents(self, stands: Standing, units: Iterable[str], progress: Progress) -> None:
-        known = {kept.sha256 for kept in stands.there.state.files.values()}
-        files = {path: kept for unit in units for path, kept in stands.found.mine.units.get(unit, {}).items()}
+    def _send_contents(self, stands: Standing, paths: Iterable[str], progress: Progress) -> None:
+        known, files = {kept.sha256 for kept in stands.there.state.files.values()}, stands.found.mine.files
         # What was left in the home is there.
-        mine = {kept.sha256: path for path, kept in files.items() if kept.sha256 not in known and path in stands.found.here}
+        mine = {files[path].sha256: path for path in paths if files[path].sha256 not in known and path in stands.found.here}
         hashed = [stands.found.hashed.get(path) or hash_file(self.root / path) for path in mine.values()]
         # To list all that is there takes long where there is much, and to ask for much one by one as well.
         by_listing = stands.there.id is None
@@ -187,30 +222,60 @@ class RobotHome:
         self._blobs.send(left, progress.sent, asked=by_listing)
         progress.end()
 
-    def _refuse(self, torn: Iterable[str]) -> None:
-        if not (units := list(torn)):
-            return
-        todo = (
-            f"Look at both, then say which one counts: `vla-ops home send {self.root.name} --mine {units[0]}` or "
-            f"`vla-ops home fetch {self.root.name} --theirs {units[0]}`. A run is gone on with on one machine at a time."
-        )
-        named = ", ".join(units)
-        raise HomeError("a run was changed here and on another machine", file=self.store.uri, found=named, robot=self.root.name, todo=todo)
+    def _refuse_torn(self, torn: Iterable[str]) -> None:
+        if units := list(torn):
+            run = "/".join(units[0].split("/")[:3])
+            todo = f"Look at both, then say which one counts: {self._choices(run)} A run is gone on with on one machine at a time."
+            raise HomeError("a run was changed here and on another machine", file=self.store.uri, found=", ".join(units), todo=todo)
+
+    def _refuse_apart(self, apart: Iterable[str]) -> None:
+        if units := list(apart):
+            what = "something was changed here of which a part is only in the home, so that nobody knows whether they belong together"
+            todo = f"Say which one counts, and whole: {self._choices(units[0])}"
+            raise HomeError(what, file=self.store.uri, found=", ".join(units), todo=todo)
+
+    def _choices(self, unit: str) -> str:
+        robot, unit = self.root.name, shlex.quote(unit)
+        return f"`vla-ops home send {robot} --mine {unit}` or `vla-ops home fetch {robot} --theirs {unit}`."
 
 
-def _named(asked: Iterable[str], joined: Joined) -> set[str]:
-    """Units that were named to decide which side counts. Raise HomeError for one of which that is no question."""
-    asked = set(asked)
-    if wrong := sorted(asked - set(joined.both)):
-        todo = f"Changed on both sides: {', '.join(joined.both) or 'nothing'}."
-        raise HomeError("this was not changed both here and in the home", found=wrong[0], todo=todo)
-    return asked
+def _named(asked: Iterable[str], stands: Standing) -> set[str]:
+    """Units, or all those below a folder, that were named to decide which side counts. Raise HomeError where that is no question."""
+    questions = {*stands.joined.both, *stands.found.apart}
+    found = set[str]()
+    for name in asked:
+        below = {unit for unit in questions if unit == name or unit.startswith(f"{name.rstrip('/')}/")}
+        if not below:
+            todo = f"Such are: {', '.join(sorted(questions)) or 'none'}."
+            raise HomeError("this was not changed both here and in the home", found=name, todo=todo)
+        found |= below
+    return found
+
+
+def _lacking(stands: Standing, wanted: Wanted) -> Iterator[str]:
+    """Units that were changed here, and of which something is wanted that was left in the home."""
+    for unit in stands.changed:
+        files = stands.found.mine.units.get(unit, {})
+        if any(wanted(path) and path not in stands.found.here for path in files):
+            yield unit
+
+
+def _without_the_rest(unit: Unit, stands: Standing) -> Unit:
+    return {path: kept for path, kept in unit.items() if path in stands.found.here}
+
+
+def _refuse_nested(states: Iterable[State], root: Path) -> None:
+    episodes = {unit for state in states for unit, files in state.units.items() if is_of_recording(unit, files)}
+    for unit in episodes:
+        if (outer := next((str(folder) for folder in PurePosixPath(unit).parents if str(folder) in episodes), None)) is not None:
+            todo = "Rename one of the recordings, or remove the episodes of one of them here and in the home."
+            raise HomeError("the episodes of one recording lie within another's", file=root / unit, found=outer, todo=todo)
 
 
 def _to_bring(stands: Standing, changed: set[str], wanted: Wanted) -> dict[str, Unit]:
     """Units and the files of them that are to be here; none for a unit that is to go."""
     found: dict[str, Unit] = {}
-    for unit in sorted({*stands.there.state.units, *changed} - ({*stands.joined.mine, *stands.joined.both} - changed)):
+    for unit in sorted({*stands.there.state.units, *changed} - ({*stands.changed} - changed)):
         files, here = stands.there.state.units.get(unit, {}), stands.is_here(unit)
         # What of a unit was left in the home stays there until it is wanted.
         left = {path for path in stands.record.base.units.get(unit, ()) if path not in stands.record.here}
@@ -223,36 +288,44 @@ def _to_bring(stands: Standing, changed: set[str], wanted: Wanted) -> dict[str, 
 def _reached(
     stands: Standing,
     state: State,
+    name: str | None,
     *,
     brought: Mapping[str, Mapping[str, int]] | None = None,
     sent: Iterable[str] = (),
     left: Iterable[str] = (),
 ) -> Record:
     """The record when `state` is that of the home: of units that are not yet the same on both sides it stays as it was."""
-    brought = brought or {}
-    as_it_was = ({*stands.joined.mine, *stands.joined.both, *left} - set(sent)) - brought.keys()
+    brought, sent = brought or {}, set(sent)
+    as_it_was = ({*stands.changed, *left} - sent) - brought.keys()
     base = {unit: files for unit, files in state.units.items() if unit not in as_it_was}
     base |= {unit: stands.record.base.units[unit] for unit in as_it_was if unit in stands.record.base.units}
     here: dict[str, int] = {}
     for unit, files in base.items():
-        times = stands.record.here if unit in as_it_was else brought.get(unit, stands.found.here)
+        is_as_it_was = unit in as_it_was or (stands.found.is_busy(unit) and unit not in sent)
+        times = stands.record.here if is_as_it_was else brought.get(unit, stands.found.here)
         here |= {path: times[path] for path in files if path in times}
-    return Record(State(base), here)
+    number = stands.there.number + bool(sent)
+    return Record(State(base), here, name, number)
 
 
-def _gone_on(record: Record, found: Found, state: State) -> Record:
+def _gone_on(record: Record, found: Found, begun: Begun, state: State) -> Record:
     """The record after a fetch was killed on its way to `state`: what here is as it is in that state."""
     base: dict[str, Unit] = dict(record.base.units)
     here = dict(record.here)
-    for unit in {*base, *state.units}:
+    for unit in begun.units:
         files, times = state.units.get(unit), {path: found.here[path] for path in found.mine.units.get(unit, ()) if path in found.here}
-        if files is None and not times:
-            base.pop(unit)
-        elif files is not None and times and all(_same(files.get(path), found.mine.units[unit][path]) for path in times):
-            base[unit] = files
-            here = {path: ns for path, ns in here.items() if path not in files} | times
+        is_as_it_is_there = files is not None and all(_same(files.get(path), found.mine.units[unit][path]) for path in times)
+        # Nothing of it is here: it was on its way out, or away, or to be replaced in the next moment.
+        if is_as_it_is_there or not times:
+            here = {path: ns for path, ns in here.items() if path not in base.get(unit, {})} | times
+            base.pop(unit, None)
+            base |= {} if files is None else {unit: files}
     known = State(base).files
-    return Record(State(base), {path: ns for path, ns in here.items() if path in known})
+    return Record(State(base), {path: ns for path, ns in here.items() if path in known}, record.state, record.number)
+
+
+def _is_as(now: Found, then: Found, unit: str) -> bool:
+    return content_of(now.mine.units.get(unit)) == content_of(then.mine.units.get(unit))
 
 
 def _same(one: Kept | None, other: Kept) -> bool:

@@ -75,9 +75,9 @@ class State:
             raise damaged(file, f"{outside[0]!r}, which is outside of the robot's folder")
         return cls(units)
 
-    def to_bytes(self) -> bytes:
-        """As a home keeps it; the same state is always the same bytes."""
-        return packed(self.to_json())
+    def to_bytes(self, after: str | None) -> bytes:
+        """As a home keeps it, after another one: no two states of a home have the same id."""
+        return packed({"after": after, **self.to_json()})
 
     @classmethod
     def from_bytes(cls, content: bytes, *, file: object) -> State:
@@ -120,6 +120,11 @@ def units_of(paths: Iterable[str]) -> dict[str, str]:
     return {path: _unit_of(path, recordings) for path in paths}
 
 
+def is_of_recording(unit: str, files: Unit) -> bool:
+    """Whether a unit is the episodes of a recording, and not a file that lies there."""
+    return unit.startswith(f"{_EPISODES}/") and f"{unit}/{_RECORDING}" in files
+
+
 def _unit_of(path: str, recordings: set[str]) -> str:
     first, *_ = parts = path.split("/")
     if first == _EPISODES:
@@ -129,4 +134,4 @@ def _unit_of(path: str, recordings: set[str]) -> str:
 
 def _is_inside(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path
+    return bool(parts) and not path.startswith("/") and ".." not in parts and "\0" not in path

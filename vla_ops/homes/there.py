@@ -12,7 +12,7 @@ from vla_ops.homes.state import POINTER, STATES, State, state_id
 from vla_ops.publishing.stores.base import Pointer, Store
 
 # How far back it can be told whether a state was ever pointed to.
-_REMEMBERED = 500
+_REMEMBERED = 2_000
 _TODO = "It was damaged, or changed by hand: bring it back from a backup of the bucket."
 
 
@@ -24,8 +24,9 @@ class There:
     # None where there is nothing yet.
     id: str | None = None
     state: State = field(default_factory=State)
-    # Ids of those before it, the newest last.
+    # Ids of those before it, the newest last, and how many there have been.
     before: tuple[str, ...] = ()
+    number: int = 0
     # The machine that wrote it, and when.
     by: str = ""
     at: str = ""
@@ -42,11 +43,12 @@ def there_in(store: Store) -> There:
         return There()
     try:
         told = json.loads(pointer.content)
-        name, before, by, at = str(told["state"]), tuple(map(str, told["before"])), str(told["by"]), str(told["at"])
+        name, before, number = str(told["state"]), tuple(map(str, told["before"])), int(told["number"])
+        by, at = str(told["by"]), str(told["at"])
     except (ValueError, KeyError, TypeError) as error:
         file = f"{store.uri}/{POINTER}"
         raise HomeError("the pointer of a home cannot be read", file=file, found=repr(error), todo=_TODO) from error
-    return There(pointer, name, state_in(store, name), before, by, at)
+    return There(pointer, name, state_in(store, name), before, number, by, at)
 
 
 def state_in(store: Store, name: str) -> State:
@@ -58,9 +60,9 @@ def state_in(store: Store, name: str) -> State:
     return State.from_bytes(content, file=file)
 
 
-def write_state(store: Store, state: State) -> str:
+def write_state(store: Store, state: State, after: There) -> str:
     """Write a state that nothing points to yet; return its id."""
-    content = state.to_bytes()
+    content = state.to_bytes(after.id)
     name = state_id(content)
     # Where it is not written it is there already.
     if not store.point(f"{STATES}/{name}", content, seen=None):
@@ -68,8 +70,23 @@ def write_state(store: Store, state: State) -> str:
     return name
 
 
+def require_same_home(store: Store, there: There, seen: str | None, number: int) -> None:
+    """Raise HomeError where a home that was seen in its state `seen`, the `number`th, is not there any more, or was set back."""
+    if seen is None or (there.number >= number and (there.has_been(seen) or store.read(f"{STATES}/{seen}") is not None)):
+        return
+    todo = (
+        "Nothing was touched. Is the share mounted, is this the right endpoint and bucket? Where the home was set back to a backup or "
+        "begun anew: `vla-ops home join ROBOT` takes what is here for new, and removes nothing on either side."
+    )
+    found = "nothing" if there.id is None else f"state {there.id}, number {there.number}"
+    raise HomeError(
+        "the home is not what it was", file=store.uri, found=found, expected=f"{seen}, number {number}, or one after it", todo=todo
+    )
+
+
 def point_to(store: Store, name: str, seen: There) -> bool:
     """Make a state that of the home. False where it is not any more what was seen."""
     before = [*seen.before, *([] if seen.id is None else [seen.id])][-_REMEMBERED:]
-    told = {"state": name, "before": before, "by": socket.gethostname(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    told = {"state": name, "number": seen.number + 1, "by": socket.gethostname(), "at": now, "before": before}
     return store.point(POINTER, json.dumps(told, indent=1).encode(), seen=seen.pointer)

@@ -110,6 +110,7 @@ class Hashes:
 
 def _read(file: Path | None) -> dict[str, list]:
     try:
-        return {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+        known = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}  # Then all is read again.
+    return known if isinstance(known, dict) else {}

@@ -127,11 +127,11 @@ class HomeContract:
         for call in (other.send, other.fetch):
             with pytest.raises(HomeError, match=r"trainings/pi0/run1/metrics\.jsonl") as refused:
                 call()
-            assert "--mine trainings/pi0/run1/metrics.jsonl" in str(refused.value)
+            assert "vla-ops home send arm --mine trainings/pi0/run1`" in str(refused.value)
         assert other.files["trainings/pi0/run1/metrics.jsonl"] == "of the other"
         with pytest.raises(HomeError, match="not changed both here and in the home"):
             other.send(mine=["trainings/pi0/run1/run.json"])
-        other.send(mine=["trainings/pi0/run1/metrics.jsonl"])
+        other.send(mine=["trainings/pi0/run1"])
         assert one.fetch().units == ("trainings/pi0/run1/metrics.jsonl",)
         assert one.files["trainings/pi0/run1/metrics.jsonl"] == "of the other"
 
@@ -141,7 +141,7 @@ class HomeContract:
         other.train("run1", 100, "of the other")
         with pytest.raises(HomeError, match="a run was changed here and on another machine"):
             other.fetch()
-        other.fetch(theirs=["trainings/pi0/run1/100", "trainings/pi0/run1/run.json"])
+        other.fetch(theirs=["trainings/pi0/run1"])
         assert other.files == one.files
 
     def test_only_what_is_wanted_is_fetched_and_nothing_else_is_taken_for_removed(self, one: Machine, other: Machine) -> None:
@@ -163,12 +163,15 @@ class HomeContract:
         other.fetch(training("pi0", to_resume=False))
         step = "trainings/pi0/run1/100"
         assert {path for path in other.files if path.startswith(step)} == {f"{step}/params/d/0", f"{step}/assets/norm_stats.json"}
-        # Changed here, it is still whole there.
+        # Changed here, nobody knows whether it belongs to what is there.
         other.write(f"{step}/assets/norm_stats.json", "changed")
-        other.send()
+        for call in (other.send, other.fetch):
+            with pytest.raises(HomeError, match="a part is only in the home"):
+                call()
+        other.fetch(theirs=[step])
         third = Machine(one.store, tmp_path / "third")
         third.fetch()
-        assert third.files == one.files | {f"{step}/assets/norm_stats.json": "changed"}
+        assert third.files == other.files == one.files
         # Removed here, it is gone there.
         for path in list(other.files):
             if path.startswith(step):
@@ -279,7 +282,7 @@ class HomeContract:
 
         content = packed({"format": 2, "units": {}})
         store.point(f"states/{state_id(content)}", content, seen=None)
-        told = {"state": state_id(content), "before": [], "by": "it", "at": "now"}
+        told = {"state": state_id(content), "number": 1, "before": [], "by": "it", "at": "now"}
         store.point("state.json", json.dumps(told).encode(), seen=None)
         one.convert("a.mcap")
         with pytest.raises(HomeError, match="newer version"):
@@ -290,7 +293,7 @@ class HomeContract:
 
         content = packed({"format": 1, "units": {"quarantine/a": {"quarantine/../../../a": [1, "0" * 64, 0]}}})
         store.point(f"states/{state_id(content)}", content, seen=None)
-        told = {"state": state_id(content), "before": [], "by": "it", "at": "now"}
+        told = {"state": state_id(content), "number": 1, "before": [], "by": "it", "at": "now"}
         store.point("state.json", json.dumps(told).encode(), seen=None)
         with pytest.raises(HomeError, match="outside of the robot's folder"):
             one.fetch()

@@ -56,7 +56,7 @@ class MortalStore:
 def mortal(machine: Machine, steps: int, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """The same machine with so many steps to live."""
     life = Life(steps)
-    for owner, name in ((Copy, "replace"), (Records, "write")):
+    for owner, name in ((Copy, "place"), (Copy, "remove"), (Records, "write"), (Records, "begin")):
         found = getattr(owner, name)
 
         def called(*args: Any, found: Any = found) -> Any:

@@ -144,7 +144,7 @@ def test_what_could_not_be_sent_after_a_step_that_failed_is_said_with_its_error_
         full.setattr(RobotHome, "send", _refused)
         with pytest.raises(RuntimeError, match="a camera is broken") as failed:
             step(home() / "arm", "b", fails=True)
-    assert "on this machine only: no space left there. Send it: vla-ops home send arm" in "".join(failed.value.__notes__)
+    assert "on this machine only: no space left there. Then send it: vla-ops home send arm" in "".join(failed.value.__notes__)
     found = robot_home("arm", lambda _: None)
     assert found is not None
     assert found.standing().joined.mine == ("quarantine/b.json",)
