@@ -29,7 +29,7 @@ class Publish:
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_FOLDER")]
     """ROBOT/TRAINING (its last checkpoint; @best or @STEP behind it for another), or the folder of a checkpoint, export or dataset."""
     to: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STORE")]
-    """Where to: hub:OWNER/NAME on the Hugging Face Hub, s3://BUCKET/PREFIX, or a folder."""
+    """Where to: hub:OWNER/NAME on the Hugging Face Hub, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder."""
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Below it. Default: ROBOT/TRAINING, with `_torch_LAYOUT` for an export, or ROBOT/VIEW for a dataset."""
     to_resume: bool = False
@@ -76,7 +76,7 @@ class Policies:
     """List what is published below a place: what it is, its numbers, and how old it is. Exit code 2 if something cannot be read."""
 
     uri: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="URI")]
-    """hub:OWNER or hub:OWNER/NAME, s3://BUCKET/PREFIX, or a folder."""
+    """hub:OWNER or hub:OWNER/NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder."""
 
     def run(self) -> int:
         """Print a table."""

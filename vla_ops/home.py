@@ -3,8 +3,8 @@
 ::
 
     VLA_OPS_HOME=/data/vla_ops          a folder
-    VLA_OPS_HOME=s3://bucket/vla_ops    a place that several machines share, file:///mnt/share/vla_ops as well: all work is done in a
-                                        copy, VLA_OPS_HOME_COPY or ~/.local/share/vla_ops/homes/..., see vla_ops/homes
+    VLA_OPS_HOME=s3://bucket/vla_ops    a place that several machines share, gs://bucket/... and file:///mnt/share/... as well: all work
+                                        is done in a copy, VLA_OPS_HOME_COPY or ~/.local/share/vla_ops/homes/..., see vla_ops/homes
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vla_ops.errors import SpecError
 
-_SCHEMES = ("s3", "file")
+_SCHEMES = ("s3", "gs", "file")
 # Folders of a robot whose paths are written down in what is made of them.
 _PARTS = {"lerobot_v3", "lerobot_v21", "rlds", "norm_stats", "trainings", "exports", "episodes"}
 
@@ -51,7 +51,7 @@ def remote_home() -> str | None:
     if scheme not in _SCHEMES or not place or place.startswith("/") != is_share or (not is_share and re.search(r"[@?#]", place)):
         # It may hold a password.
         found = f"{scheme.partition(':')[0]}://..." if re.search(r"[@?#]", asked) else asked
-        expected = "a folder, s3://BUCKET/PREFIX, or file:///PATH of a share"
+        expected = "a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or file:///PATH of a share"
         raise SpecError("VLA_OPS_HOME cannot be this", found=found, expected=expected, todo="Keys belong in the environment, not in it.")
     return f"{scheme}://{place}"
 

@@ -24,7 +24,9 @@ def test_a_folder_is_the_home_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert (home(), remote_home()) == (tmp_path / "here", None)
 
 
-@pytest.mark.parametrize("asked", ["s3://lab/vla", "s3://lab/vla/", "s3://lab", "file:///mnt/share/vla", "file:///mnt/me@lab/x"])
+@pytest.mark.parametrize(
+    "asked", ["s3://lab/vla", "gs://lab/vla", "s3://lab/vla/", "s3://lab", "file:///mnt/share/vla", "file:///mnt/me@lab/x"]
+)
 def test_a_place_in_a_store_has_a_copy_that_is_always_the_same(asked: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VLA_OPS_HOME", asked)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
@@ -37,7 +39,7 @@ def test_a_place_in_a_store_has_a_copy_that_is_always_the_same(asked: str, monke
 
 @pytest.mark.parametrize(
     "asked",
-    ["s3://", "http://lab/x", "hf://lab/x", "gs://lab/x", "file://share/x", "s3://lab/x?y=1", "s3:///x", "s3:/lab/x", "file:/mnt/x"],
+    ["s3://", "http://lab/x", "hf://lab/x", "gs:///lab", "file://share/x", "s3://lab/x?y=1", "s3:///x", "s3:/lab/x", "file:/mnt/x"],
 )
 def test_what_cannot_be_a_home_is_refused_with_what_can(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLA_OPS_HOME", asked)

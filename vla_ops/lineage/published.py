@@ -105,7 +105,7 @@ def _asset(
 
 
 def _kind(place: str) -> str:
-    return "huggingface" if place.startswith(HUB) else "s3" if "://" in place else "file"
+    return "huggingface" if place.startswith(HUB) else {"s3": "s3", "gs": "gcs"}.get(place.partition("://")[0], "file")
 
 
 def _pointed_to(done: Sequence[Published]) -> dg.AssetCheckResult:

@@ -1,4 +1,4 @@
-"""Where something is published, and by what: `hub:OWNER/NAME`, `s3://BUCKET/PREFIX`, or a folder."""
+"""Where something is published, and by what: `hub:OWNER/NAME`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, or a folder."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vla_ops.spec.base import Strict
 
-_S3, HUB = "s3://", "hub:"
+_S3, _GCS, HUB = "s3://", "gs://", "hub:"
 _OF_THE_HUB = {"hub", "private", "licence", "hub_up_to_gb"}
 
 
@@ -38,7 +38,7 @@ class PublishSpec(Strict):
     """
 
     store: str | None = None
-    """s3://BUCKET/PREFIX, or a folder: relative ones are below VLA_OPS_HOME, in a store too."""
+    """s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder: relative ones are below VLA_OPS_HOME, in a store too."""
     hub: str | None = None
     """OWNER/NAME on the Hugging Face Hub. An export for PyTorch gets `_torch_LAYOUT` behind it."""
     private: bool = True
@@ -85,10 +85,10 @@ class PublishSpec(Strict):
             return None
         if store.startswith(HUB):
             raise ValueError(f"store {store!r}: write `hub: {store.removeprefix(HUB)}` for the Hugging Face Hub")
-        if "://" in store and not store.startswith(_S3):
-            raise ValueError(f"store {store!r}: publications go to s3://BUCKET/PREFIX or to a folder")
-        if store.startswith(_S3) and (not store.removeprefix(_S3).split("/")[0] or "@" in store or "?" in store):
-            raise ValueError("store: s3://BUCKET/PREFIX, without keys or a query: keys come from the environment")
+        if "://" in store and not store.startswith((_S3, _GCS)):
+            raise ValueError(f"store {store!r}: publications go to s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or to a folder")
+        if "://" in store and (not store.partition("://")[2].split("/")[0] or "@" in store or "?" in store):
+            raise ValueError("store: a bucket and a prefix, without keys or a query: keys come from the environment")
         return store.rstrip("/")
 
     @field_validator("hub")

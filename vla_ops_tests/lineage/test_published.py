@@ -55,7 +55,7 @@ def test_another_place_is_another_publication_and_nothing_else(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("publish", "said"),
     [
-        ({"store": "gs://lab"}, "publications go to s3://BUCKET/PREFIX or to a folder"),
+        ({"store": "az://lab"}, "publications go to s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or to a folder"),
         ({"store": "s3://KEY:SECRET@lab/x"}, "without keys or a query"),
         ({"store": "here", "acl": "private"}, "acl: these are for s3://"),
         ({"store": "here", "name": "../x"}, "name '../x'"),

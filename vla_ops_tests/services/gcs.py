@@ -1,6 +1,7 @@
 """A Google Cloud Storage emulator (gcp-storage-emulator) on the loopback; `gs://BUCKET/...` reaches it by STORAGE_EMULATOR_HOST alone.
 
-It serves what gcsfs asks for: ranges, listings with prefixes, MD5s and generations. Tests ask for the fixture `gs`, marked `services`.
+It serves what gcsfs and google-cloud-storage ask for: ranges, listings with prefixes, sums, generations, composed objects. The conditions
+of a write (`ifGenerationMatch`), which it does not know, are looked at before it. Tests ask for the fixture `gs`, marked `services`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,38 @@ import pytest
 from vla_ops_tests.services.processes import free_ports, program, running, wait_until_ready
 
 BUCKET = "robots"
+# As docs/json_api/v1/objects/insert says: 0 is that there is none. The emulator does one request after another.
+_PROGRAM = """
+import http.server, sys
+from gcp_storage_emulator import __main__ as emulator
+from gcp_storage_emulator.exceptions import NotFound
+from gcp_storage_emulator.handlers import objects
+
+def generation(storage, bucket, name):
+    try:
+        return storage.get_file_obj(bucket, name)["generation"]
+    except NotFound:
+        return "0"
+
+def conditional(handle):
+    def handled(request, response, storage, *args, **kwargs):
+        asked = request.query.get("ifGenerationMatch")
+        name = request.params.get("object_id") or (request.query.get("name") or [None])[0] or (
+            request.data["meta"]["name"] if isinstance(request.data, dict) and "meta" in request.data else None)
+        if asked and name and generation(storage, request.params["bucket_name"], name) != asked[0]:
+            response.status = http.HTTPStatus.PRECONDITION_FAILED
+            response.json({"error": {"code": 412, "message": "conditionNotMet"}})
+            return None
+        return handle(request, response, storage, *args, **kwargs)
+    return handled
+
+from gcp_storage_emulator import server
+server.HANDLERS = tuple(
+    (path, {method: conditional(handle) for method, handle in handlers.items()}) if "/o" in path else (path, handlers)
+    for path, handlers in server.HANDLERS)
+http.server.HTTPServer.request_queue_size = 128
+sys.exit(emulator.main())
+"""
 
 
 @dataclass(frozen=True)
@@ -54,8 +87,11 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one emulator for all tests of the session."""
     folder = tmp_path_factory.mktemp("gcs")
     log, (port,) = folder / "log", free_ports(1)
+    python = Path(program("gcp-storage-emulator", "gcp-storage-emulator", folder / "program")).with_name("python")
     command = [
-        program("gcp-storage-emulator", "gcp-storage-emulator", folder / "program"),
+        str(python),
+        "-c",
+        _PROGRAM,
         "start",
         "--port",
         str(port),

@@ -15,7 +15,7 @@ _AS_IT_IS = S3Options()
 
 
 def store_at(uri: str, options: S3Options = _AS_IT_IS) -> Store:
-    """The store that a URI names: s3://BUCKET/PREFIX, or a folder, which has no options.
+    """The store that a URI names: s3://BUCKET/PREFIX, or gs://BUCKET/PREFIX or a folder, which have no options.
 
     Raise PublishError for another kind of URI.
     """
@@ -23,11 +23,19 @@ def store_at(uri: str, options: S3Options = _AS_IT_IS) -> Store:
         from vla_ops.publishing.stores.s3 import S3Store
 
         return S3Store(uri, options=options)
+    if uri.startswith("gs://"):
+        from vla_ops.publishing.stores.gcs import GcsStore
+
+        _refuse_options(uri, options)
+        return GcsStore(uri)
     folder = local_path(uri)
     if folder is None:
-        todo = "Give s3://BUCKET/PREFIX, or a folder."
+        todo = "Give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder."
         raise PublishError("nothing can be published to this kind of place", file=without_secrets(uri), todo=todo)
-    if options != _AS_IT_IS:
-        todo = "Leave these out: they are for s3://."
-        raise PublishError("a folder has no such options", file=folder, found=options, todo=todo)
+    _refuse_options(uri, options)
     return LocalStore(folder.absolute())
+
+
+def _refuse_options(uri: str, options: S3Options) -> None:
+    if options != _AS_IT_IS:
+        raise PublishError("this place has no such options", file=uri, found=options, todo="Leave these out: they are for s3://.")
