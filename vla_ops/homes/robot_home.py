@@ -111,9 +111,17 @@ class RobotHome:
         raise HomeError("the home was another one every time", file=self.store.uri, found=f"{_TRIES} times", todo=todo)
 
     def join(self) -> Joined:
-        """Take what is here for new, as of a home that was set back or begun anew: nothing is removed on either side by what comes next."""
+        """Take what is here for new, as of a home that was set back or begun anew: nothing is removed on either side by what comes next.
+
+        But what is here in part, and in the home in another form, becomes that: it could not be sent whole.
+        """
         with self._records.only_me(self._say):
+            there, record = there_in(self.store), self._records.read()
+            in_part = {unit: files for unit, files in record.base.units.items() if files.keys() - record.here.keys()}
+            base = State({unit: files for unit, files in in_part.items() if unit in there.state.units})
+            here = {path: record.here[path] for path in base.files if path in record.here}
             self._records.forget()
+            self._records.write(Record(base, here, there.id, there.number))
             return self._look().joined
 
     def mend(self) -> tuple[Done, list[str]]:

@@ -53,8 +53,8 @@ class HashedFile:
 
 def changed(path: Path, found: object, expected: object) -> PublishError:
     """The error for a file that is written to while it is published."""
-    todo = "Something writes to it. Publish again when that is done: what is there already is kept."
-    return PublishError("a file changed while it was published", file=path, found=found, expected=expected, todo=todo)
+    todo = "Something writes to it. Run the same again when that is done: what is there already is kept."
+    return PublishError("a file changed while it was sent", file=path, found=found, expected=expected, todo=todo)
 
 
 def part_size_of(size: int) -> int:

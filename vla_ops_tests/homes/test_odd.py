@@ -14,6 +14,7 @@ from vla_ops.files import only_one
 from vla_ops.homes.at_home import at_home, robot_home
 from vla_ops.homes.needs import everything, said, training
 from vla_ops.homes.robot_home import RobotHome
+from vla_ops.homes.there import there_in
 from vla_ops.publishing.stores import LocalStore
 from vla_ops.publishing.stores.base import Pointer
 from vla_ops_tests.homes.machines import Machine
@@ -69,6 +70,31 @@ def test_a_home_that_was_set_back_takes_nothing_from_who_has_more(one: Machine, 
     one.send()
     other.fetch()
     assert one.files == other.files == files
+
+
+def test_what_is_here_in_part_is_never_sent_as_all_of_it(one: Machine, other: Machine, share: Path, tmp_path: Path) -> None:
+    one.convert("a.mcap", "first")
+    one.train("run1", 100)
+    one.send()
+    shutil.copytree(share, tmp_path / "backup")
+    one.convert("a.mcap", "second")
+    one.send()
+    other.fetch(training("pi0", to_resume=False))
+    shutil.rmtree(share)
+    (tmp_path / "backup").rename(share)
+    assert other.home.join().mine == ()
+    other.fetch(training("pi0", to_resume=False))
+    other.send()
+    third = Machine(one.store, tmp_path / "third")
+    third.fetch()
+    assert third.files["episodes/a.mcap/0/cam_high.mp4"].endswith("first")
+    assert f"{STEP}/train_state/d/0" in third.files
+    # A home that is gone for good gets what there is.
+    shutil.rmtree(share)
+    assert STEP in other.home.join().mine
+    other.send()
+    third.home.join()
+    assert f"{STEP}/params/d/0" in there_in(one.store).state.files
 
 
 def test_a_machine_that_was_away_for_long_is_not_taken_for_a_stranger(

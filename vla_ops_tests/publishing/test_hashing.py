@@ -61,8 +61,8 @@ def test_a_file_that_was_written_to_since_is_found(tmp_path: Path) -> None:
     found.require_unchanged()
     (tmp_path / "f").write_text("otherwise")
     os.utime(tmp_path / "f", ns=(0, found.mtime_ns + 1))
-    with pytest.raises(PublishError, match=r"a file changed while it was published.*Publish again"):
+    with pytest.raises(PublishError, match=r"a file changed while it was sent.*Run the same again"):
         found.require_unchanged()
     (tmp_path / "f").unlink()
-    with pytest.raises(PublishError, match=r"a file changed while it was published.*No such file"):
+    with pytest.raises(PublishError, match=r"a file changed while it was sent.*No such file"):
         found.require_unchanged()

@@ -107,7 +107,7 @@ def test_a_file_that_changes_after_it_was_hashed_is_refused(store: LocalStore, t
             os.utime(package.files["params/a"], ns=(0, 0))
             return super().differing(folder, files)
 
-    with pytest.raises(PublishError, match=r"a file changed while it was published.*params/a"):
+    with pytest.raises(PublishError, match=r"a file changed while it was sent.*params/a"):
         publish(package, Late(store.folder), work=tmp_path)
     assert published_at(f"{store.uri}/{NAME}") is None
 

@@ -112,7 +112,7 @@ def _copy(source: Path, target: Path, sent: Callable[[int], None]) -> str:
     if free < source.stat().st_size:
         found, expected = f"{free / 1e6:.0f} MB free", f"{source.stat().st_size / 1e6:.0f} MB"
         raise StoreError(
-            "the store is full", file=target.parent, found=found, expected=expected, todo="Free space there, then publish again."
+            "the store is full", file=target.parent, found=found, expected=expected, todo="Free space there, then run the same again."
         )
     with open(source, "rb") as handle, open(target, "wb") as sink:
         while block := handle.read(_BLOCK):

@@ -9,13 +9,16 @@ from typing import Any
 from vla_ops.errors import PublishError
 from vla_ops.recordings.remote.errors import without_secrets
 
-_AGAIN = "Publish again when that is over: what is there already is kept."
+_AGAIN = "Run the same again when that is over: what is there already is kept."
 _NEEDED = "s3:ListBucket, s3:GetObject, s3:PutObject, s3:ListBucketMultipartUploads, s3:ListMultipartUploadParts, s3:AbortMultipartUpload"
 _REGION = "Set the region of the store's options (or AWS_DEFAULT_REGION) to the bucket's."
 _EXPIRED = ("the store refuses: the credentials have expired", "Get new ones (as with `aws sso login`). What is there already is kept.")
 _REFUSED = ("the store refuses: this is not allowed to these credentials", f"Ask the owner of the bucket for {_NEEDED}.")
 _OTHER_REGION = ("the bucket is in another region", _REGION)
-_BROKEN = ("what arrived at the store is not what was sent", "Publish again. If it comes again, test this machine's memory and network.")
+_BROKEN = (
+    "what arrived at the store is not what was sent",
+    "Run the same again. If it comes again, test this machine's memory.",
+)
 _FULL = ("the store is full", "Make room there, or have the quota raised. What is there already is kept.")
 _NO_S3 = (
     "what answers there does not speak S3",
@@ -42,7 +45,7 @@ _SAID = {
     "InvalidToken": ("the store refuses the session token", "Get new credentials, or unset AWS_SESSION_TOKEN if they need none."),
     "RequestTimeTooSkewed": (
         "this machine's clock and the store's differ by more than the store takes",
-        "Set the clock (`timedatectl set-ntp true`), then publish again.",
+        "Set the clock (`timedatectl set-ntp true`), then run the same again.",
     ),
     "PermanentRedirect": _OTHER_REGION,
     "TemporaryRedirect": _OTHER_REGION,

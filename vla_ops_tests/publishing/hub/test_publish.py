@@ -188,7 +188,7 @@ def test_a_file_that_changes_meanwhile_is_found(hub: HubServer, tmp_path: Path, 
         return files
 
     monkeypatch.setattr(publish, "hashed", late)
-    with pytest.raises(PublishError, match=r"a file changed while it was published.*data/a"):
+    with pytest.raises(PublishError, match=r"a file changed while it was sent.*data/a"):
         published(package, tmp_path)
     assert files_of(hub) == {}
 
@@ -201,7 +201,7 @@ def test_a_small_file_that_changes_just_before_its_commit_is_found(hub: HubServe
             package.files["data/a"].write_text("One")
 
     hub.trouble = trouble
-    with pytest.raises(PublishError, match=r"data/a has other bytes|a file changed while it was published"):
+    with pytest.raises(PublishError, match=r"data/a has other bytes|a file changed while it was sent"):
         published(package, tmp_path)
     assert files_of(hub) == {}
     assert hub.repo("lab/pick", "dataset").tags == {}

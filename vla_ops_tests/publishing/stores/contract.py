@@ -89,7 +89,7 @@ class StoreContract:
     def test_a_file_that_changed_since_it_was_hashed_never_gets_its_name(self, store: Store, tmp_path: Path, size: int, now: str) -> None:
         file = made(tmp_path / "file", content_of(size))
         file.path.write_bytes({"longer": content_of(size + 1), "shorter": content_of(size - 1)}.get(now, content_of(size, seed=1)))
-        with pytest.raises(PublishError, match=r"a file changed while it was published.*Publish again"):
+        with pytest.raises(PublishError, match=r"a file changed while it was sent.*Run the same again"):
             put(store, "pi0/v1/file", file)
         assert store.differs("pi0/v1/file", file) == "is missing"
         assert store.listed("pi0/v1") == {}

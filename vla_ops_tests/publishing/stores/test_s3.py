@@ -150,7 +150,7 @@ class TestUnfinished:
                 handle.seek(3 * PART)
                 handle.write(b"\0")
 
-        with pytest.raises(PublishError, match=r"a file changed while it was published .*found MD5 .* in part 4; expected"):
+        with pytest.raises(PublishError, match=r"a file changed while it was sent .*found MD5 .* in part 4; expected"):
             store.put(NAME, file, like=None, sent=write)
         assert store.differs(NAME, file) == "is missing"
 
@@ -279,7 +279,7 @@ class TestMessages:
         monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *a, **k: now(*a, **k).replace(year=2020))
         said = message_of(s3.uri)
         assert said.startswith(f"this machine's clock and the store's differ by more than the store takes [file {s3.uri}]; found Request")
-        assert "which is the store's time. Set the clock (`timedatectl set-ntp true`), then publish again." in said
+        assert "which is the store's time. Set the clock (`timedatectl set-ntp true`), then run the same again." in said
 
     @pytest.mark.parametrize("uri", ["/data", "s3://", "s3:///x", "s3://KEY:PLANTED@bucket/x", "s3://bucket/x?X-Amz-Signature=PLANTED"])
     def test_a_uri_that_is_none(self, uri: str) -> None:

@@ -140,7 +140,7 @@ class TestThatIsSaid:
             ((400, "AccessControlListNotSupported"), "the bucket takes no ACLs", "Leave `acl` out"),
             ((403, "QuotaExceeded"), "the store is full", "have the quota raised"),
             ((507, "XMinioStorageFull"), "the store is full", "Make room"),
-            ((503, "SlowDown"), "the store is too busy, or broken", "Publish again when that is over"),
+            ((503, "SlowDown"), "the store is too busy, or broken", "Run the same again when that is over"),
             ((404, "404"), "what answers there does not speak S3", "Check the endpoint"),
             ((400, "Something"), "the store refuses", "the store's log"),
         ],
