@@ -99,6 +99,10 @@ class Bench:
         """Seconds of `aws s3 cp --recursive` with these, without its start."""
         return seconds(lambda: self._run("cp", "--recursive", "--only-show-errors", *arguments)) - self.starts_s
 
+    def sync(self, *arguments: str) -> float:
+        """Seconds of `aws s3 sync` with these, without its start."""
+        return seconds(lambda: self._run("sync", "--only-show-errors", *arguments)) - self.starts_s
+
     def _run(self, *arguments: str) -> None:
         subprocess.run([self.program, "s3", *arguments], check=True, stdout=subprocess.DEVNULL)
 

@@ -17,7 +17,7 @@ _REFUSED = ("the store refuses: this is not allowed to these credentials", f"Ask
 _OTHER_REGION = ("the bucket is in another region", _REGION)
 _BROKEN = (
     "what arrived at the store is not what was sent",
-    "Run the same again. If it comes again, test this machine's memory.",
+    "Run the same again. If it comes again, test this machine's memory and network.",
 )
 _FULL = ("the store is full", "Make room there, or have the quota raised. What is there already is kept.")
 _NO_S3 = (
