@@ -26,7 +26,7 @@ def home() -> Path:
     remote = remote_home()
     if remote is None:
         return Path(os.environ.get("VLA_OPS_HOME") or "data").expanduser().resolve()
-    copy, store = _copy_of(remote), Path(remote.removeprefix("file://"))
+    copy, store = _copy_of(remote), Path(remote.removeprefix("file://")).resolve()
     if remote.startswith("file://") and (copy.is_relative_to(store) or store.is_relative_to(copy)):
         todo = "Set VLA_OPS_HOME_COPY to a folder outside of it, or VLA_OPS_HOME to the path without file://, to work in it."
         raise SpecError("the copy of the home and the home lie in one another", found=str(copy), expected=f"none of {store}", todo=todo)

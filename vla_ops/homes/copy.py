@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +92,11 @@ class Copy:
                 return
             folder.rmdir()
 
-    def place(self, unit: str, files: Unit, contents: Mapping[str, Path]) -> dict[str, int]:
-        """Make a unit these files, at once. `contents` says where each is by its SHA-256. Return the times of the files."""
+    def place(self, unit: str, files: Unit, contents: Mapping[str, Path], shared: Collection[str] = ()) -> dict[str, int]:
+        """Make a unit these files, at once. Return their times.
+
+        `contents` says where each is by its SHA-256; `shared` are those that are put in several places.
+        """
         target = self.root / unit
         sweep(target.parent, target=target.name)
         with replacing(target) as work:
@@ -103,7 +106,8 @@ class Copy:
                     shutil.copyfile(source, work)
                     os.utime(work, ns=(kept.mtime_ns, kept.mtime_ns))
                 else:
-                    _put(source, work / Path(path).relative_to(unit), kept)
+                    is_alone = kept.sha256 not in shared and source.stat().st_nlink == 1
+                    _put(source, work / Path(path).relative_to(unit), kept, link=is_alone or can_be_linked(unit, path, kept))
             if work.is_dir():
                 # Of several runs the one that wrote last is told by it.
                 last_ns = max(kept.mtime_ns for kept in files.values())
@@ -116,8 +120,8 @@ def can_be_linked(unit: str, path: str, kept: Kept) -> bool:
     return path != unit and kept.size > 0 and unit.split("/", maxsplit=1)[0] != TRAININGS
 
 
-def _put(source: Path, target: Path, kept: Kept) -> None:
-    if source.stat().st_nlink == 1 or can_be_linked("unit", target.name, kept):
+def _put(source: Path, target: Path, kept: Kept, *, link: bool) -> None:
+    if link:
         link_or_copy(source, target)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +206,7 @@ def _is_apart(unit: Unit, was: Unit, kept: Mapping[str, Kept], record: Record) -
 def _is_finished(path: str) -> bool:
     """Whether a file of a run that is being trained is written at once: a step, which appears whole, or JSON, which is replaced."""
     parts = path.split("/")
-    return parts[3].isdecimal() or parts[-1].endswith(".json")
+    return parts[3].isdecimal() or (len(parts) == 4 and parts[3].endswith(".json"))
 
 
 def _run_of(path: str) -> str | None:

@@ -7,6 +7,7 @@ of it. The pointer is only replaced by who has seen what it was; else what other
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,8 @@ class Done:
     bytes: int = 0
     # Runs that are being trained here, whose logs are left for later.
     busy: tuple[str, ...] = ()
+    # Units that could not be replaced, because something was changed here meanwhile.
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,15 @@ class RobotHome:
                 unit for unit in stands.joined.torn if unit not in chosen and any(map(wanted, stands.there.state.units[unit]))
             )
             self._refuse_apart(unit for unit in _lacking(stands, wanted) if unit not in chosen)
-            return self._bring(stands, _to_bring(stands, chosen, wanted))
+            done = self._bring(stands, _to_bring(stands, chosen, wanted))
+            for _ in range(_TRIES):
+                if not done.left:
+                    break
+                # What it was to be linked to may have changed meanwhile.
+                stands = self._look()
+                more = self._bring(stands, _to_bring(stands, {*stands.joined.theirs}, wanted))
+                done = Done((*done.units, *more.units), done.bytes + more.bytes, more.busy, more.left)
+            return done
 
     def send(self, *, mine: Iterable[str] = ()) -> Done:
         """Take what was made, changed and removed here to the home.
@@ -96,12 +107,12 @@ class RobotHome:
         """
         mine, progress = list(mine), Progress(self._say, self._records.folder, self.store.uri)
         with self._records.only_me(self._say):
-            for _ in range(_TRIES):
+            for number in range(_TRIES):
                 stands = self._look()
                 if links := [link for link in stands.found.links if not is_left_behind(link)]:
                     todo = "Put what it points to in its place: a home in a store has no links."
                     raise HomeError("there is a link in the copy of the home", file=self.root / links[0], todo=todo)
-                chosen = _named(mine, stands)
+                chosen = _named(mine, stands, is_asked=number == 0)
                 self._refuse_torn(unit for unit in stands.joined.torn if unit not in chosen)
                 self._refuse_apart(unit for unit in stands.changed if unit in stands.found.apart and unit not in chosen)
                 if self._take(stands, progress):
@@ -113,15 +124,18 @@ class RobotHome:
     def join(self) -> Joined:
         """Take what is here for new, as of a home that was set back or begun anew: nothing is removed on either side by what comes next.
 
-        But what is here in part, and in the home in another form, becomes that: it could not be sent whole.
+        But what is here in part becomes what it is in the home, and is refused where the home has nothing of it: it cannot be sent whole.
         """
         with self._records.only_me(self._say):
             there, record = there_in(self.store), self._records.read()
-            in_part = {unit: files for unit, files in record.base.units.items() if files.keys() - record.here.keys()}
-            base = State({unit: files for unit, files in in_part.items() if unit in there.state.units})
-            here = {path: record.here[path] for path in base.files if path in record.here}
+            base: dict[str, Unit] = {}
+            for unit, files in record.base.units.items():
+                if left := {path: kept for path, kept in files.items() if path not in record.here}:
+                    # With the rest alone it counts as changed here, while a part of it is elsewhere: refused, until somebody decides.
+                    base[unit] = files if unit in there.state.units else left
+            here = {path: record.here[path] for path in State(base).files if path in record.here}
             self._records.forget()
-            self._records.write(Record(base, here, there.id, there.number))
+            self._records.write(Record(State(base), here, there.id, there.number))
             return self._look().joined
 
     def mend(self) -> tuple[Done, list[str]]:
@@ -133,7 +147,12 @@ class RobotHome:
             stands = self._look()
             files = stands.there.state.files
             here = {kept.sha256: self.root / path for path, kept in stands.found.mine.files.items() if path in stands.found.here}
-            hashed = {blob_name(sha256): hash_file(here[sha256]) for sha256 in here.keys() & {kept.sha256 for kept in files.values()}}
+            read = {sha256: hash_file(here[sha256]) for sha256 in here.keys() & {kept.sha256 for kept in files.values()}}
+            for sha256 in [sha256 for sha256, file in read.items() if file.sha256 != sha256]:
+                self._say(
+                    f"{read.pop(sha256).path} has other bytes than when it was written, with the same size and time: look at the disk"
+                )
+            hashed = {blob_name(sha256): file for sha256, file in read.items()}
             left, there = self._blobs.absent(hashed.values()), self.store.listed(BLOBS)
             is_lost = {name for kept in files.values() if (name := blob_name(kept.sha256)) not in hashed and there.get(name) != kept.size}
             self._blobs.send(left, lambda _: None, asked=True)
@@ -164,26 +183,31 @@ class RobotHome:
         total = sum(kept.size for kept in missing.values())
         if missing:
             self._say(f"{self.root.name}: fetching {len(missing)} files ({total / 1e6:.1f} MB) from {self.store.uri}")
-        if units and there.id is not None:
-            self._records.begin(Begun(there.id, tuple(units)))
-        contents |= self._blobs.fetch(missing)
+        incoming = self._blobs.fetch(missing)
         brought: dict[str, dict[str, int]] = {}
         with self._copy.alone(self._say):
             now = self._copy.look(stands.record)
             left = {unit for unit in units if not _is_as(now, found, unit) or now.is_busy(unit)}
+            # As they are now: what was looked at before may have been converted again while the rest was fetched.
+            contents = self._contents(now, now.mine.units.keys() - units.keys()) | incoming
+            own = {unit: contents | self._own(now, unit) for unit in units}
+            left |= {unit for unit, files in units.items() if any(kept.sha256 not in own[unit] for kept in files.values())}
+            if units.keys() - left and there.id is not None:
+                self._records.begin(Begun(there.id, tuple(units.keys() - left)))
+            used = Counter(kept.sha256 for files in units.values() for kept in files.values())
             # What goes first: what was a folder may become a file.
             for unit in sorted(units.keys() - left, key=lambda unit: (bool(units[unit]), unit)):
                 if units[unit]:
-                    brought[unit] = self._copy.place(unit, units[unit], contents | own[unit])
+                    brought[unit] = self._copy.place(unit, units[unit], own[unit], {each for each, times in used.items() if times > 1})
                 else:
                     self._copy.remove(unit)
                     brought[unit] = {}
         for unit in sorted(left):
-            self._say(f"{self.root.name}: {unit} was changed here while it was fetched, and stays so")
+            self._say(f"{self.root.name}: something was changed here while {unit} was fetched")
         behind = [*left, *(unit for unit in stands.joined.theirs if stands.is_here(unit))]
         self._records.write(_reached(stands, there.state, there.id, brought=brought, left=behind))
         self._blobs.clear()
-        return Done(tuple(brought), total, tuple(sorted(found.busy)))
+        return Done(tuple(brought), total, tuple(sorted(found.busy)), tuple(sorted(left)))
 
     def _contents(self, found: Found, units: Iterable[str]) -> dict[str, Path]:
         """Where what these units hold is on this machine, for what may have another name besides."""
@@ -247,13 +271,16 @@ class RobotHome:
         return f"`vla-ops home send {robot} --mine {unit}` or `vla-ops home fetch {robot} --theirs {unit}`."
 
 
-def _named(asked: Iterable[str], stands: Standing) -> set[str]:
-    """Units, or all those below a folder, that were named to decide which side counts. Raise HomeError where that is no question."""
+def _named(asked: Iterable[str], stands: Standing, *, is_asked: bool = True) -> set[str]:
+    """Units, or all those below a folder, that were named to decide which side counts.
+
+    Raise HomeError where that is no question, `is_asked` that it is one.
+    """
     questions = {*stands.joined.both, *stands.found.apart}
     found = set[str]()
     for name in asked:
         below = {unit for unit in questions if unit == name or unit.startswith(f"{name.rstrip('/')}/")}
-        if not below:
+        if not below and is_asked:
             todo = f"Such are: {', '.join(sorted(questions)) or 'none'}."
             raise HomeError("this was not changed both here and in the home", found=name, todo=todo)
         found |= below

@@ -72,7 +72,9 @@ def write_state(store: Store, state: State, after: There) -> str:
 
 def require_same_home(store: Store, there: There, seen: str | None, number: int) -> None:
     """Raise HomeError where a home that was seen in its state `seen`, the `number`th, is not there any more, or was set back."""
-    if seen is None or (there.number >= number and (there.has_been(seen) or store.read(f"{STATES}/{seen}") is not None)):
+    # Longer ago than is remembered, its state is there still. Of a home that was set back by copying a backup over it that says nothing.
+    is_forgotten = there.number - 1 > len(there.before) and store.read(f"{STATES}/{seen}") is not None
+    if seen is None or (there.number >= number and (there.has_been(seen) or is_forgotten)):
         return
     todo = (
         "Nothing was touched. Is the share mounted, is this the right endpoint and bucket? Where the home was set back to a backup or "

@@ -229,6 +229,7 @@ class HomeContract:
         one.train("run1", 100)
         one.write("trainings/pi0/run1/metrics.jsonl")
         one.write("trainings/pi0/run1/pictures/curves.png")
+        one.write("trainings/pi0/run1/pictures/summary.json")
         run = one.root / "trainings/pi0/run1"
         with only_one(run, lambda _: None):
             done = one.send()

@@ -12,9 +12,9 @@ import pytest
 from vla_ops.errors import HomeError, SpecError
 from vla_ops.files import only_one
 from vla_ops.homes.at_home import at_home, robot_home
+from vla_ops.homes.blobs import Blobs
 from vla_ops.homes.needs import everything, said, training
 from vla_ops.homes.robot_home import RobotHome
-from vla_ops.homes.there import there_in
 from vla_ops.publishing.stores import LocalStore
 from vla_ops.publishing.stores.base import Pointer
 from vla_ops_tests.homes.machines import Machine
@@ -89,12 +89,77 @@ def test_what_is_here_in_part_is_never_sent_as_all_of_it(one: Machine, other: Ma
     third.fetch()
     assert third.files["episodes/a.mcap/0/cam_high.mp4"].endswith("first")
     assert f"{STEP}/train_state/d/0" in third.files
-    # A home that is gone for good gets what there is.
+    # Where a home is gone for good, it goes there only if somebody says so.
     shutil.rmtree(share)
     assert STEP in other.home.join().mine
+    for call in (other.send, other.fetch):
+        with pytest.raises(HomeError, match="a part is only in the home"):
+            call()
+    one.home.join()
+    one.send()
+    with pytest.raises(HomeError, match="a part is only in the home"):
+        other.send()
+    other.fetch(theirs=["episodes", "trainings"])
+    assert {path: text for path, text in one.files.items() if path in other.files} == other.files
+    assert other.files == one.files
+
+
+def test_a_home_over_which_a_backup_was_copied_is_found_even_when_it_went_on(
+    one: Machine, other: Machine, share: Path, tmp_path: Path
+) -> None:
+    one.convert("a.mcap")
+    one.send()
+    shutil.copytree(share, tmp_path / "backup")
+    other.fetch()
+    one.train("run1", 100)
+    one.send()
+    shutil.copytree(tmp_path / "backup", share, dirs_exist_ok=True)
+    other.write("quarantine/x.json")
     other.send()
-    third.home.join()
-    assert f"{STEP}/params/d/0" in there_in(one.store).state.files
+    with pytest.raises(HomeError, match="the home is not what it was"):
+        one.fetch()
+    one.home.join()
+    one.fetch()
+    one.send()
+    other.fetch()
+    assert one.files == other.files
+    assert f"{STEP}/params/d/0" in one.files
+
+
+def test_what_a_fetch_was_to_link_to_and_that_changes_meanwhile_is_fetched(
+    one: Machine, other: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.convert("r", "frames")
+    one.send()
+    other.fetch()
+    one.write("lerobot_v3/v1/data/0", other.files["episodes/r/0/frames.parquet"])
+    one.write("lerobot_v3/v1/data/1", "more")
+    one.send()
+    fetch = Blobs.fetch
+
+    def meanwhile(self: Blobs, wanted: Any) -> Any:
+        if any(kept.size == len("more") for kept in wanted.values()):
+            other.convert("r", "FRAMES")
+        return fetch(self, wanted)
+
+    monkeypatch.setattr(Blobs, "fetch", meanwhile)
+    other.fetch()
+    assert {path: text for path, text in other.files.items() if path.startswith("lerobot")} == {
+        path: text for path, text in one.files.items() if path.startswith("lerobot")
+    }
+    assert other.send().units == ("episodes/r",)
+
+
+def test_a_file_that_rotted_here_mends_nothing(one: Machine, other: Machine, share: Path) -> None:
+    file = one.write("semantics/a.json", "right")
+    one.send()
+    time_ns = file.stat().st_mtime_ns
+    file.write_text("wrong")
+    os.utime(file, ns=(time_ns, time_ns))
+    next(path for path in (share / "blobs").rglob("*") if path.is_file()).unlink()
+    done, lost = one.home.mend()
+    assert (done.units, lost) == ((), ["semantics/a.json"])
+    assert any("look at the disk" in line for line in one.said)
 
 
 def test_a_machine_that_was_away_for_long_is_not_taken_for_a_stranger(
@@ -236,13 +301,15 @@ def test_a_checkpoint_written_anew_is_not_mixed_with_what_was_left_in_the_home(o
     }
 
 
-def test_empty_files_of_two_runs_are_not_one(one: Machine, other: Machine) -> None:
-    for run in ("run1", "run2"):
-        one.write(f"trainings/pi0/{run}/wandb/out.log").write_text("")
-    one.send()
-    other.fetch()
-    (other.root / "trainings/pi0/run1/wandb/out.log").open("a").close()
-    assert not (other.root / "trainings/pi0/run1/wandb/out.log").samefile(other.root / "trainings/pi0/run2/wandb/out.log")
+def test_files_of_two_runs_are_not_one(one: Machine, other: Machine) -> None:
+    for content in ("", "the same header"):
+        for run in ("run1", "run2"):
+            one.write(f"trainings/pi0/{run}/wandb/out.log").write_text(content)
+        one.write("lerobot_v3/v1/meta/README.md").write_text(content)
+        one.send()
+        other.fetch()
+        logs = [other.root / f"trainings/pi0/{run}/wandb/out.log" for run in ("run1", "run2")]
+        assert len({path.stat().st_ino for path in (*logs, other.root / "lerobot_v3/v1/meta/README.md")}) == 3
 
 
 def test_a_removal_is_not_forgotten_where_another_machine_was_first(one: Machine, other: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ _URI = re.compile(r"gs://(?P<bucket>[^/@?#\s]+)(?:/(?P<prefix>[^?#]*))?")
 _PARTS, _PROBE = ".parts", ".vla-ops-probe"
 # Objects that one request may compose.
 _AT_MOST = 32
+_TRIES = 3
 _TODO = "Check the bucket's name, and the credentials: GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`."
 
 
@@ -56,6 +57,8 @@ class GcsStore:
 
     def put(self, name: str, file: HashedFile, *, like: str | None, sent: Callable[[int], None], asked: bool = False) -> None:
         """See Store.put."""
+        from google.api_core.exceptions import NotFound
+
         with self._saying(name):
             if not asked and self.differs(name, file) is None:
                 return
@@ -65,8 +68,17 @@ class GcsStore:
             file.require_unchanged()
             if len(file.md5s) == 1:
                 self._send(name, file, 0, sent)
-            else:
-                self._compose(name, file, sent)
+                return
+            for left in reversed(range(_TRIES)):
+                try:
+                    self._compose(name, file, sent)
+                    return
+                # Another call that sent the same at once has composed it, and removed the parts.
+                except NotFound:
+                    if self.differs(name, file) is None:
+                        return
+                    if not left:
+                        raise
 
     def differs(self, name: str, file: HashedFile) -> str | None:
         """See Store.differs."""
