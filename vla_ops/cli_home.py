@@ -103,7 +103,10 @@ class Mend:
 
 @dataclass(frozen=True)
 class Join:
-    """Take what is here for new, as of a home that was set back to a backup or begun anew. Nothing is removed on either side."""
+    """Take what is here for new, as of a home that was set back to a backup or begun anew: nothing is removed by what comes next.
+
+    But what is here in part becomes what the home has of it; where that is nothing, it is asked about.
+    """
 
     robot: _Robot
     """A robot or a mixture."""
