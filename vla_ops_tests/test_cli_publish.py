@@ -69,7 +69,7 @@ def test_where_nothing_is_published_that_is_said(terminal: Terminal, tmp_path: P
 
 def test_places_and_options_that_cannot_be_are_refused(terminal: Terminal, small_run: Run, tmp_path: Path) -> None:
     assert "this kind of place" in terminal("publish", small_run.folder / "7", "ftp://lab/x").err
-    assert "a folder has no such options" in terminal("publish", small_run.folder / "7", tmp_path / "store", "--acl", "private").err
+    assert "this place has no such options" in terminal("publish", small_run.folder / "7", tmp_path / "store", "--acl", "private").err
 
 
 def test_a_published_policy_is_served_from_its_copy_and_a_damaged_one_is_not(
