@@ -24,6 +24,7 @@ from vla_ops_tests.homes.machines import Machine
 from vla_ops_tests.publishing.stores.contract import content_of
 from vla_ops_tests.services.s3 import Bucket
 
+pytest.importorskip("s3fs", reason="s3fs is not installed: uv sync --extra s3")
 pytestmark = pytest.mark.services
 
 _PROGRAM = """
