@@ -56,9 +56,9 @@ class Export:
         return 0
 
     def _forward(self) -> Path:
-        from vla_ops.episodes.store import RobotStore
         from vla_ops.export.run import export
         from vla_ops.export.source import Given, open_source
+        from vla_ops.home import home
         from vla_ops.homes.at_home import fetched, needs_of_run
         from vla_ops.homes.needs import training
 
@@ -66,7 +66,7 @@ class Export:
             raise VlaOpsError("a checkpoint is exported as lerobot or openpi", found=self.layout)
         fetched(needs_of_run(self.source, partial(training, to_resume=False)), say)
         given = Given(self.action_horizon, self.max_token_len, self.lora_alpha, self.asset_id, self.assets)
-        source = open_source(self.source, RobotStore.of("any").root.parent, given=given, say=say)
+        source = open_source(self.source, home(), given=given, say=say)
         more = {"dataset": self.dataset, "steps": self.steps, "at_once": self.at_once}
         return export(source, self.out, layout=self.layout, precision=self.dtype, lora=self.lora, say=say, **more).folder
 

@@ -43,17 +43,21 @@ class Blobs:
             list(pool.map(lambda name: self._store.put(f"{BLOBS}/{name}", files[name], like=None, sent=sent, asked=asked), files))
 
     def fetch(self, wanted: Mapping[str, Kept]) -> dict[str, Path]:
-        """Fetch contents by SHA-256; return where they are until `clear`. Raise HomeError for one that is not there as it was."""
+        """Fetch the contents of files, by path; return by SHA-256 where they are until `clear`.
+
+        Raise HomeError, naming the file, for a content that is not there as it was.
+        """
         self._require_space(wanted)
         self._incoming.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="home") as pool:
-            return dict(zip(wanted, pool.map(self._fetched, wanted.values()), strict=True))
+            fetched = pool.map(self._fetched, wanted, wanted.values())
+            return {kept.sha256: file for kept, file in zip(wanted.values(), fetched, strict=True)}
 
     def clear(self) -> None:
         """Remove what was fetched: all of it is in its place."""
         shutil.rmtree(self._incoming, ignore_errors=True)
 
-    def _fetched(self, kept: Kept) -> Path:
+    def _fetched(self, path: str, kept: Kept) -> Path:
         target, name = self._incoming / kept.sha256, f"{BLOBS}/{blob_name(kept.sha256)}"
         if target.is_file():
             if _is(target, kept):
@@ -66,18 +70,19 @@ class Blobs:
         else:
             content = self._store.read(name)
             if content is None:
-                raise self._lost(name, "is missing")
+                raise self._lost(path, name, "is missing")
             target.unlink(missing_ok=True)
             target.write_bytes(content)
         if not _is(target, kept):
             target.unlink()
-            raise self._lost(name, "has another content than its name says")
+            raise self._lost(path, name, "has another content than its name says")
         _flush(target)
         os.utime(target, ns=(kept.mtime_ns, kept.mtime_ns))
         return target
 
-    def _lost(self, name: str, why: str) -> HomeError:
-        todo = "It was damaged or removed there. A machine that has the file sends it again: `vla-ops home mend ROBOT`."
+    def _lost(self, path: str, name: str, why: str) -> HomeError:
+        robot = self._store.uri.rpartition("/")[2]
+        todo = f"It was damaged or removed there. A machine that has {path} sends it again: `vla-ops home mend {robot}`."
         return HomeError(f"a file of the home {why}", file=f"{self._store.uri}/{name}", todo=todo)
 
     def _require_space(self, wanted: Mapping[str, Kept]) -> None:

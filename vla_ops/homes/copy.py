@@ -134,8 +134,7 @@ def _walk(root: Path, links: list[str]) -> Iterator[tuple[str, tuple[int, int]]]
 
     def unreadable(error: OSError) -> None:
         # What cannot be read was not removed.
-        if not isinstance(error, FileNotFoundError) or error.filename == str(root):
-            raise error
+        raise error
 
     for place, folders, files in os.walk(root, onerror=unreadable):
         inner = "" if place == str(root) else f"{Path(place).relative_to(root).as_posix()}/"

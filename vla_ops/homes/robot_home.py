@@ -7,7 +7,7 @@ of it. The pointer is only replaced by who has seen what it was; else what other
 from __future__ import annotations
 
 import shlex
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -81,22 +81,20 @@ class RobotHome:
         What was changed on both sides stays as it is here; HomeError names it where it is part of a run. The units `theirs`, and those
         below them, become what they are in the home even so.
         """
+        theirs, done, units, total = list(theirs), Done(), list[str](), 0
         with self._records.only_me(self._say):
-            stands = self._look()
-            chosen = {*stands.joined.theirs, *_named(theirs, stands)}
-            self._refuse_torn(
-                unit for unit in stands.joined.torn if unit not in chosen and any(map(wanted, stands.there.state.units[unit]))
-            )
-            self._refuse_apart(unit for unit in _lacking(stands, wanted) if unit not in chosen)
-            done = self._bring(stands, _to_bring(stands, chosen, wanted))
-            for _ in range(_TRIES):
-                if not done.left:
-                    break
-                # What it was to be linked to may have changed meanwhile.
+            for number in range(_TRIES):
                 stands = self._look()
-                more = self._bring(stands, _to_bring(stands, {*stands.joined.theirs}, wanted))
-                done = Done((*done.units, *more.units), done.bytes + more.bytes, more.busy, more.left)
-            return done
+                chosen = {*stands.joined.theirs, *_named(theirs, stands, is_asked=number == 0)}
+                torn = (unit for unit in stands.joined.torn if any(map(wanted, stands.there.state.units[unit])))
+                self._refuse_torn(unit for unit in torn if unit not in chosen)
+                self._refuse_apart(unit for unit in _lacking(stands, wanted) if unit not in chosen)
+                done = self._bring(stands, _to_bring(stands, chosen, wanted))
+                units, total = [*units, *done.units], total + done.bytes
+                if not done.left:
+                    return Done(tuple(units), total, done.busy)
+        todo = "Run the same again when nothing else works on this robot here. What was fetched is kept."
+        raise HomeError("something was changed here every time it was fetched", file=self.root, found=", ".join(done.left), todo=todo)
 
     def send(self, *, mine: Iterable[str] = ()) -> Done:
         """Take what was made, changed and removed here to the home.
@@ -172,50 +170,55 @@ class RobotHome:
 
     def _bring(self, stands: Standing, units: Mapping[str, Unit]) -> Done:
         there, found = stands.there, stands.found
-        contents = self._contents(found, found.mine.units.keys() - units.keys())
-        own = {unit: self._own(found, unit) for unit in units}
-        missing = {
-            kept.sha256: kept
-            for unit, files in units.items()
-            for kept in files.values()
-            if kept.sha256 not in contents and kept.sha256 not in own[unit]
-        }
-        total = sum(kept.size for kept in missing.values())
+        sources = self._sources(found, units)
+        files = ((unit, path, kept) for unit, unit_files in units.items() for path, kept in unit_files.items())
+        # One path for each content.
+        missing = {kept.sha256: (path, kept) for unit, path, kept in files if kept.sha256 not in sources[unit]}
+        total = sum(kept.size for _, kept in missing.values())
+        brought: dict[str, dict[str, int]] = {}
         if missing:
             self._say(f"{self.root.name}: fetching {len(missing)} files ({total / 1e6:.1f} MB) from {self.store.uri}")
-        incoming = self._blobs.fetch(missing)
-        brought: dict[str, dict[str, int]] = {}
-        with self._copy.alone(self._say):
-            now = self._copy.look(stands.record)
-            left = {unit for unit in units if not _is_as(now, found, unit) or now.is_busy(unit)}
-            # As they are now: what was looked at before may have been converted again while the rest was fetched.
-            contents = self._contents(now, now.mine.units.keys() - units.keys()) | incoming
-            own = {unit: contents | self._own(now, unit) for unit in units}
-            left |= {unit for unit, files in units.items() if any(kept.sha256 not in own[unit] for kept in files.values())}
-            if units.keys() - left and there.id is not None:
-                self._records.begin(Begun(there.id, tuple(units.keys() - left)))
-            used = Counter(kept.sha256 for files in units.values() for kept in files.values())
-            # What goes first: what was a folder may become a file.
-            for unit in sorted(units.keys() - left, key=lambda unit: (bool(units[unit]), unit)):
-                if units[unit]:
-                    brought[unit] = self._copy.place(unit, units[unit], own[unit], {each for each, times in used.items() if times > 1})
-                else:
-                    self._copy.remove(unit)
-                    brought[unit] = {}
-        for unit in sorted(left):
+        if units:
+            incoming = self._blobs.fetch(dict(missing.values()))
+            with self._copy.alone(self._say):
+                brought = self._replaced(stands, units, incoming)
+            self._blobs.clear()
+        left = tuple(sorted(units.keys() - brought.keys()))
+        for unit in left:
             self._say(f"{self.root.name}: something was changed here while {unit} was fetched")
         behind = [*left, *(unit for unit in stands.joined.theirs if stands.is_here(unit))]
         self._records.write(_reached(stands, there.state, there.id, brought=brought, left=behind))
-        self._blobs.clear()
-        return Done(tuple(brought), total, tuple(sorted(found.busy)), tuple(sorted(left)))
+        return Done(tuple(brought), total, tuple(sorted(found.busy)), left)
 
-    def _contents(self, found: Found, units: Iterable[str]) -> dict[str, Path]:
-        """Where what these units hold is on this machine, for what may have another name besides."""
-        files = ((unit, path, kept) for unit in units for path, kept in found.mine.units.get(unit, {}).items())
-        return {kept.sha256: self.root / path for unit, path, kept in files if path in found.here and can_be_linked(unit, path, kept)}
+    def _replaced(self, stands: Standing, units: Mapping[str, Unit], incoming: dict[str, Path]) -> dict[str, dict[str, int]]:
+        """Put units in their places, but for those of which something was changed here since; return the times of their files."""
+        now = self._copy.look(stands.record)
+        sources = {unit: ChainMap(incoming, own) for unit, own in self._sources(now, units).items()}
+        ready = {
+            unit: files
+            for unit, files in units.items()
+            if _is_as(now, stands.found, unit) and not now.is_busy(unit) and all(kept.sha256 in sources[unit] for kept in files.values())
+        }
+        if ready and stands.there.id is not None:
+            self._records.begin(Begun(stands.there.id, tuple(ready)))
+        used = Counter(kept.sha256 for files in units.values() for kept in files.values())
+        shared = {sha256 for sha256, times in used.items() if times > 1}
+        gone = sorted(unit for unit, files in ready.items() if not files)
+        # What goes first: what was a folder may become a file.
+        for unit in gone:
+            self._copy.remove(unit)
+        placed = {unit: self._copy.place(unit, ready[unit], sources[unit], shared) for unit in sorted(ready.keys() - set(gone))}
+        return {**{unit: {} for unit in gone}, **placed}
+
+    def _sources(self, found: Found, units: Iterable[str]) -> dict[str, ChainMap[str, Path]]:
+        """For each unit that is to be replaced, by SHA-256, what of it need not be fetched: what it has itself, and what may be linked."""
+        units = set(units)
+        rest = {unit: files for unit, files in found.mine.units.items() if unit not in units}
+        files = ((unit, path, kept) for unit, unit_files in rest.items() for path, kept in unit_files.items() if path in found.here)
+        linked = {kept.sha256: self.root / path for unit, path, kept in files if can_be_linked(unit, path, kept)}
+        return {unit: ChainMap(self._own(found, unit), linked) for unit in units}
 
     def _own(self, found: Found, unit: str) -> dict[str, Path]:
-        """Where what a unit holds is, for the unit itself."""
         files = found.mine.units.get(unit, {})
         return {kept.sha256: self.root / path for path, kept in files.items() if path in found.here and path != unit}
 

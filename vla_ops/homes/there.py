@@ -78,7 +78,7 @@ def require_same_home(store: Store, there: There, seen: str | None, number: int)
         return
     todo = (
         "Nothing was touched. Is the share mounted, is this the right endpoint and bucket? Where the home was set back to a backup or "
-        "begun anew: `vla-ops home join ROBOT` takes what is here for new, and removes nothing of it."
+        f"begun anew: `vla-ops home join {store.uri.rpartition('/')[2]}` takes what is here for new, and removes nothing of it."
     )
     found = "nothing" if there.id is None else f"state {there.id}, number {there.number}"
     raise HomeError(

@@ -12,22 +12,24 @@ import dagster as dg
 from vla_ops.homes.at_home import at_home
 from vla_ops.homes.robot_home import Wanted
 
+type _Compute = Callable[[dg.AssetExecutionContext], Any]
 
-def done_at_home[**P, R](needs: Callable[[], Mapping[str, Wanted]]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate what an asset computes; `needs` are asked when it runs. The first argument is Dagster's context."""
 
-    def decorate(compute: Callable[P, R]) -> Callable[P, R]:
+def done_at_home(needs: Callable[[], Mapping[str, Wanted]]) -> Callable[[_Compute], _Compute]:
+    """Decorate what an asset computes of Dagster's context alone; `needs` are asked when it runs."""
+
+    def decorate(compute: _Compute) -> _Compute:
         @functools.wraps(compute)
-        def computed(*args: P.args, **more: P.kwargs) -> R:
-            with at_home(needs(), _say(args[0])):
-                return compute(*args, **more)
+        def computed(context: dg.AssetExecutionContext) -> Any:
+            with at_home(needs(), context.log.info):
+                return compute(context)
 
         @functools.wraps(compute)
-        def yielded(*args: P.args, **more: P.kwargs) -> Iterator[Any]:
+        def yielded(context: dg.AssetExecutionContext) -> Iterator[Any]:
             events, failure = list[Any](), None
-            with at_home(needs(), _say(args[0])):
+            with at_home(needs(), context.log.info):
                 try:
-                    events.extend(compute(*args, **more))  # type: ignore[arg-type]
+                    events.extend(compute(context))
                 # What the step found wrong; what it made is at home even so.
                 except dg.Failure as error:
                     failure = error
@@ -35,10 +37,6 @@ def done_at_home[**P, R](needs: Callable[[], Mapping[str, Wanted]]) -> Callable[
             if failure is not None:
                 raise failure
 
-        return yielded if inspect.isgeneratorfunction(compute) else computed  # type: ignore[return-value]
+        return yielded if inspect.isgeneratorfunction(compute) else computed
 
     return decorate
-
-
-def _say(context: Any) -> Callable[[str], None]:
-    return context.log.info

@@ -276,6 +276,7 @@ class HomeContract:
         with pytest.raises(HomeError, match="another content") as refused:
             other.fetch()
         assert blob in str(refused.value)
+        assert "norm_stats/v1/norm_stats.json sends it again: `vla-ops home mend arm`" in str(refused.value)
         assert other.files == {}
 
     def test_a_home_of_a_newer_version_is_not_touched(self, one: Machine, store: Store) -> None:

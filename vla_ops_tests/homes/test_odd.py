@@ -143,6 +143,10 @@ def test_what_a_fetch_was_to_link_to_and_that_changes_meanwhile_is_fetched(
         return fetch(self, wanted)
 
     monkeypatch.setattr(Blobs, "fetch", meanwhile)
+    with monkeypatch.context() as once:
+        once.setattr("vla_ops.homes.robot_home._TRIES", 1)
+        with pytest.raises(HomeError, match=r"changed here every time it was fetched.*lerobot_v3/v1"):
+            other.fetch()
     other.fetch()
     assert {path: text for path, text in other.files.items() if path.startswith("lerobot")} == {
         path: text for path, text in one.files.items() if path.startswith("lerobot")
