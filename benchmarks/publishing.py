@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.remote import reached
+from vla_ops.published.pull import published_at, pull
 from vla_ops.publishing.hashing import Hashes
 from vla_ops.publishing.package import Package
 from vla_ops.publishing.publish import publish
-from vla_ops.publishing.pull import published_at, pull
 from vla_ops.publishing.stores.s3 import S3Store
 from vla_ops_tests.services.processes import program
 from vla_ops_tests.services.s3 import Bucket, serve_s3

@@ -115,7 +115,7 @@ class Bench:
         subprocess.run([Path(sys.executable).with_name("hf"), *arguments], check=True, stdout=subprocess.DEVNULL)
 
     def _published(self, k: int) -> float:
-        from vla_ops.publishing.hub import HubAddress
+        from vla_ops.published.hub_address import HubAddress
         from vla_ops.publishing.hub.publish import publish_to_hub
 
         package = Package("dataset", "arm/lerobot_v3", self.files, {"robot": "arm", "dataset_version": "d1", "round": k}, {})
@@ -123,7 +123,7 @@ class Bench:
         return seconds(lambda: publish_to_hub(package, address, work=self.folder / f"work{k}"))
 
     def _pulled(self, k: int) -> float:
-        from vla_ops.publishing.pull import published_at, pull
+        from vla_ops.published.pull import published_at, pull
 
         def act() -> None:
             version = published_at(f"hub:datasets/lab/ours{k}")

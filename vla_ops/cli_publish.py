@@ -15,8 +15,8 @@ from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.stores.s3_client import S3Options
 
 if TYPE_CHECKING:
-    from vla_ops.publishing.manifest import Manifest
-    from vla_ops.publishing.pull import Version
+    from vla_ops.published.manifest import Manifest
+    from vla_ops.published.pull import Version
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Pull:
     def run(self) -> int:
         """Fetch what is not here yet."""
         from vla_ops.home import home
-        from vla_ops.publishing.pull import PULLED, pull
+        from vla_ops.published.pull import PULLED, pull
 
         sys.stdout.write(f"{pull(_published(self.uri), home() / PULLED, say=say)}\n")
         return 0
@@ -82,7 +82,7 @@ class Policies:
         """Print a table."""
         from rich.console import Console
 
-        from vla_ops.publishing.registry import publications
+        from vla_ops.published.registry import publications
 
         found = list(publications(self.uri))
         if not found:
@@ -106,7 +106,7 @@ class Lineage:
         from vla_ops.home import home
         from vla_ops.homes.at_home import fetched
         from vla_ops.homes.needs import said
-        from vla_ops.publishing.registry import changed_since
+        from vla_ops.published.registry import changed_since
 
         version = _published(self.uri)
         fetched({str(version.manifest.origin["robot"]): said}, say)
@@ -118,7 +118,7 @@ class Lineage:
 
 
 def _published(uri: str) -> Version:
-    from vla_ops.publishing.pull import published_at
+    from vla_ops.published.pull import published_at
 
     version = published_at(uri)
     if version is None:
@@ -129,7 +129,7 @@ def _published(uri: str) -> Version:
 def _table(versions: list[Version]) -> object:
     from rich.table import Table
 
-    from vla_ops.publishing.registry import age
+    from vla_ops.published.registry import age
 
     table = Table(box=None)
     table.add_column("publication", overflow="fold")  # To be copied: all of it, on two lines if need be.

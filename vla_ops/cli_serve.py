@@ -14,7 +14,7 @@ import tyro
 
 from vla_ops.cli_named import named_robot
 from vla_ops.cli_train import parsed
-from vla_ops.errors import FetchError, PolicyError, SpecError
+from vla_ops.errors import PolicyError, SpecError
 
 if TYPE_CHECKING:
     from vla_ops.episodes.store import RobotStore
@@ -134,7 +134,7 @@ class Serve:
         rules = RealTime(self.guidance_weight, self.guidance == "paper") if self.real_time else None
         options = BackendOptions(dtype=self.dtype, sampling_steps=self.sampling_steps, batch_sizes=batches(self.max_batch), real_time=rules)
         self._fetch()
-        return Policy.load(self._pulled(home()), home=home(), backend=self.backend, options=options, seed=self.seed, say=_say, **given)
+        return Policy.load(self._uri, home=home(), backend=self.backend, options=options, seed=self.seed, say=_say, **given)
 
     def _fetch(self) -> None:
         """Of a home in a store, what is served."""
@@ -144,17 +144,6 @@ class Serve:
         wanted = partial(training, to_resume=False) if self.check_consistency else run_of
         for uri in (self._uri, self.norm_stats_from):
             fetched({} if uri is None else needs_of_run(uri, wanted), _say)
-
-    def _pulled(self, home: Path) -> str:
-        """What is to be served; of a publication the folder that it was brought to, and compared with its manifest."""
-        from vla_ops.publishing.pull import PULLED, published_at, pull
-
-        try:
-            version = published_at(self._uri)
-        except FetchError:
-            # Whoever loads it says what is wrong with the place, or has a copy.
-            return self._uri
-        return self._uri if version is None else str(pull(version, home / PULLED, say=_say))
 
     @property
     def _uri(self) -> str:
@@ -186,7 +175,7 @@ class Serve:
         from vla_ops.checkpoints.sources import checkpoint_at
 
         uri = self.norm_stats_from or self._uri
-        return uri if "://" in uri else str(checkpoint_at(uri, store.root.parent).folder)
+        return uri if ":" in uri.partition("/")[0] else str(checkpoint_at(uri, store.root.parent).folder)
 
     def _options(self) -> ServerOptions:
         from vla_ops.serving.options import ServerOptions

@@ -9,10 +9,7 @@ space.py         bytes of the next checkpoint against the disk
 architecture.py  which model a set of shapes is
 loading.py       what of a checkpoint goes into a model, and the report of it
 paligemma.py     PaliGemma's .npz as a source
-sources.py       `init:`: a path, a URL, or a run of this project
-remote.py        files at a URL, as whoever may read them
-download.py      remote checkpoints, fetched once, verified, cached
-fetched.py       single files from elsewhere, such as tokenizers, likewise
+sources.py       `init:`: a path, a URL, a publication, or a run of this project
 
 Parameters are a flat `{path: array}` with openpi's paths, `PaliGemma/llm/layers/attn/q_einsum/w`.
 """

@@ -16,24 +16,11 @@ from typing import Any
 
 from vla_ops.checkpoints.layout import FILES_FILE, OURS, STEP_METADATA, TREE_METADATA, Checkpoint
 from vla_ops.errors import CheckpointError
+from vla_ops.fetching.checksum import checksum
+from vla_ops.fetching.download import CONTENT, DOWNLOAD_FILE
 
-DOWNLOAD_FILE, CONTENT = "download.json", "content"
-_BLOCK = 1 << 22
 # Written, or written to, after the checksums.
 _LATER = {STEP_METADATA, "commit_success.txt"}
-
-
-def checksum(file: Path, *, flush: bool = False) -> str:
-    """CRC32C of a file, in hexadecimal. `flush` puts it on disk too, so that it outlives a power loss."""
-    import google_crc32c
-
-    sum_ = google_crc32c.Checksum()
-    with open(file, "rb") as handle:
-        while block := handle.read(_BLOCK):
-            sum_.update(block)
-        if flush:
-            os.fsync(handle.fileno())
-    return sum_.hexdigest().decode()
 
 
 def write_checksums(step: Path) -> None:

@@ -104,19 +104,16 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Parameters of a checkpoint in openpi's layout."""
+    """Parameters of a checkpoint in openpi's layout. `name` is its folder, or what the folder is a copy of."""
 
     checkpoint: Checkpoint
     check: bool = True
+    name: str = ""
     specs: Mapping[str, ArraySpec] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "specs", read_specs(self.checkpoint))
-
-    @property
-    def name(self) -> str:
-        """The checkpoint's folder."""
-        return str(self.checkpoint)
+        object.__setattr__(self, "name", self.name or str(self.checkpoint))
 
     def read(self, wanted: Mapping[str, Wanted]) -> dict[str, Any]:
         """Read these parameters, each with its own dtype and sharding."""

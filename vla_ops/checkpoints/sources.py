@@ -1,6 +1,7 @@
-"""`init:`: a path, a URL, or a run of this project, as a source of parameters.
+"""`init:`: a path, a URL, a publication, or a run of this project, as a source of parameters.
 
 A run is `<robot>/<training>`, or `<robot>/<training>/<run>`: of it the last checkpoint, or with `@best` or `@<step>` behind it another.
+A publication is what `vla-ops publish` calls it, with or without `@<version>`.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vla_ops.checkpoints.download import download
 from vla_ops.checkpoints.layout import Checkpoint, latest_step, marked_best, open_checkpoint, steps_in
 from vla_ops.checkpoints.loading import CheckpointSource, LoadRules, Source
 from vla_ops.checkpoints.paligemma import PALIGEMMA_RULES, PaliGemmaSource
-from vla_ops.checkpoints.remote import local_path
 from vla_ops.errors import CheckpointError
+from vla_ops.fetching.download import download
+from vla_ops.fetching.remote import local_path
 from vla_ops.kept import hold_around
+from vla_ops.published.pull import PULLED, Version, published_if_any, pull
 
 _TRAININGS, _CACHE = "trainings", "cache/checkpoints"
 
@@ -22,8 +24,11 @@ _TRAININGS, _CACHE = "trainings", "cache/checkpoints"
 def init_source(uri: str, home: Path, *, say: Callable[[str], None] = lambda _: None) -> Source:
     """The parameters that `init:` names; remote ones are fetched into the store at `home` first.
 
-    Raise CheckpointError where there is no checkpoint, FetchError where it cannot be fetched.
+    Raise CheckpointError where there is no checkpoint, FetchError where it cannot be fetched, PublishError for a version that is not
+    what was published.
     """
+    if (version := _published(uri, home)) is not None:
+        return CheckpointSource(open_checkpoint(pull(version, home / PULLED, say=say)), name=version.name)
     path = locate(uri, home, say=say)
     return PaliGemmaSource(path) if path.suffix == ".npz" else CheckpointSource(open_checkpoint(path))
 
@@ -40,17 +45,26 @@ def checkpoint_at(uri: str, home: Path, *, say: Callable[[str], None] = lambda _
 
 def locate(uri: str, home: Path, *, say: Callable[[str], None] = lambda _: None) -> Path:
     """Where what `uri` names is on this machine, fetched if need be. A run of this project comes before a relative path."""
+    if (version := _published(uri, home)) is not None:
+        return pull(version, home / PULLED, say=say)
     local = local_path(uri)
     if local is None:
         return download(uri, home / _CACHE, say=say)
     # Of another process's: `vla-ops pull` prints one.
     hold_around(local.absolute())
-    if uri.startswith("file://"):
-        return local
-    run = _run_of(uri.partition("@")[0], home)
+    run = _run_named(uri, home)
     if run is not None:
         return run / str(_step(run, uri.partition("@")[2]))
     return local
+
+
+def _published(uri: str, home: Path) -> Version | None:
+    """The version that a URI names, where it is that of a publication and of no run."""
+    return published_if_any(uri) if _run_named(uri, home) is None else None
+
+
+def _run_named(uri: str, home: Path) -> Path | None:
+    return None if ":" in uri.partition("/")[0] else _run_of(uri.partition("@")[0], home)
 
 
 def _run_of(name: str, home: Path) -> Path | None:

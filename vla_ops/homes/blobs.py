@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vla_ops.checkpoints.download import fetch_file
-from vla_ops.checkpoints.remote import file_at
 from vla_ops.errors import HomeError, StoreError
+from vla_ops.fetching.download import fetch_file
+from vla_ops.fetching.remote import file_at
 from vla_ops.homes.state import BLOBS, Kept
 from vla_ops.publishing.hashing import HashedFile
 from vla_ops.publishing.stores.base import Store

@@ -71,6 +71,6 @@ def needs_of(robot: Robot | Mixture, wanted: Wanted, *, of_sources: Wanted = dat
 def named_run(uri: str) -> tuple[str, str] | None:
     """Robot and training of `ROBOT/TRAINING[/RUN][@STEP]`; None for what cannot be that."""
     parts = uri.partition("@")[0].split("/")
-    if "://" in uri or len(parts) not in (2, 3) or any(part in ("", ".", "..", "~") for part in parts):
+    if ":" in uri or len(parts) not in (2, 3) or any(part in ("", ".", "..", "~") for part in parts):
         return None
     return parts[0], parts[1]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from vla_ops.checkpoints.fetched import fetch
 from vla_ops.errors import FetchError, SchemaMismatchError
+from vla_ops.fetching.fetched import fetch
 from vla_ops.spec.training import PALIGEMMA_TOKENIZER
 
 # Where openpi takes it from. The same file is in the Hub's PaliGemma repositories, behind their licence.

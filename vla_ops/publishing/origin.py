@@ -23,7 +23,7 @@ def origin_of_run(told: Mapping[str, Any]) -> dict[str, Any]:
         "run": told["run"],
         "recipe": told["fingerprint"],
         "code_revision": told["code_revision"],
-        "init": without_secrets(str(recipe["training"].get("init") or "")) or None,
+        "init": _init_of(told),
         "stats_fingerprint": {each["name"]: each["stats_fingerprint"] for each in recipe.get("sources", ())} or recipe["stats_fingerprint"],
         "transforms_fingerprint": told.get("transforms_fingerprint"),
         "dataset_version": recipe["dataset_version"],
@@ -31,6 +31,13 @@ def origin_of_run(told: Mapping[str, Any]) -> dict[str, Any]:
         # None where the dataset was not on the machine that published.
         "recordings": data.get("recordings"),
     }
+
+
+def _init_of(told: Mapping[str, Any]) -> str | None:
+    """As the YAML has it; of a publication with the version that was loaded."""
+    asked, loaded = str(told["recipe"]["training"].get("init") or ""), str(told.get("load_report", {}).get("source", ""))
+    version = loaded.removeprefix(asked.partition("@")[0])
+    return without_secrets(loaded if asked and version.startswith("@") else asked) or None
 
 
 def origin_of_dataset(told: Mapping[str, Any]) -> dict[str, Any]:

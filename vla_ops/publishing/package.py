@@ -23,7 +23,7 @@ from vla_ops.checkpoints.layout import (
 from vla_ops.datasets.lerobot_version import VERSION_FILE
 from vla_ops.errors import PublishError
 from vla_ops.home import moved_here
-from vla_ops.publishing.manifest import MANIFEST_FILE, Kind
+from vla_ops.published.manifest import MANIFEST_FILE, Kind
 from vla_ops.publishing.origin import origin_of_dataset, origin_of_run, tasks_of_run
 from vla_ops.publishing.secrets import require_no_secrets
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vla_ops.publishing.hub import HubAddress, HubOptions
+from vla_ops.published.hub_address import HubAddress
+from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.package import Package
 from vla_ops.publishing.publish import Published, publish
 from vla_ops.publishing.stores import S3Options, store_at

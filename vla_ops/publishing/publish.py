@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vla_ops.errors import PublishError
+from vla_ops.published.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest, version_of
 from vla_ops.publishing.hashing import HashedFile, Hashes
-from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest, version_of
 from vla_ops.publishing.package import Package
 from vla_ops.publishing.progress import Progress
 from vla_ops.publishing.stores.base import Pointer, Store

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vla_ops.export.refresh import best_of_last_run, refresh_exports
 from vla_ops.home import remote_home
-from vla_ops.publishing.hub import HubOptions
+from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.in_wandb import refer_in_wandb
 from vla_ops.publishing.package import package_at
 from vla_ops.publishing.places import chosen, publish_at

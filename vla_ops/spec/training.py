@@ -22,7 +22,7 @@ class StatsFrom(Strict):
     """Norm stats that were not computed from the robot's own dataset: those in a checkpoint's assets."""
 
     origin: str = Field(alias="from")
-    """A checkpoint (its folder, or `.../params` of it, or its `assets`): a path, or gs://, s3://, hf://, https://."""
+    """A checkpoint (its folder, or `.../params` of it, or its `assets`): a path, gs://, s3://, hf://, https://, or what was published."""
     asset_id: str = Field(min_length=1)
     """The folder of the robot's numbers in the checkpoint's assets, such as `trossen`."""
     dims: list[int] | None = None

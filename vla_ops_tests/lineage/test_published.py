@@ -15,7 +15,7 @@ from vla_ops.episodes.store import RobotStore
 from vla_ops.errors import SpecError
 from vla_ops.lineage.pipeline import robot_definitions
 from vla_ops.policies.policy import Policy
-from vla_ops.publishing.pull import published_at, pull
+from vla_ops.published.pull import published_at, pull
 from vla_ops.robot_file import load_robot
 from vla_ops.training.prepare import current_recipe
 from vla_ops_tests.lineage.trainings import SMALL, add_trained_robot, make_dataset

@@ -10,7 +10,7 @@ import pytest
 
 from vla_ops.episodes.store import RobotStore
 from vla_ops.lineage.pipeline import robot_definitions
-from vla_ops.publishing.pull import published_at
+from vla_ops.published.pull import published_at
 from vla_ops.robot_file import load_robot
 from vla_ops.training.prepare import current_recipe
 from vla_ops_tests.lineage.test_published import DATASET, POLICY, add_robot

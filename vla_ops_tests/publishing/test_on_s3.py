@@ -9,10 +9,10 @@ import pytest
 
 from vla_ops.errors import FetchError, PublishError
 from vla_ops.policies.policy import Policy
+from vla_ops.published.pull import published_at, pull
+from vla_ops.published.registry import publications
 from vla_ops.publishing.package import package_at
 from vla_ops.publishing.publish import Published, publish
-from vla_ops.publishing.pull import published_at, pull
-from vla_ops.publishing.registry import publications
 from vla_ops.publishing.stores import store_at
 from vla_ops.training.run import Run
 from vla_ops_tests.policies.small_run import seen

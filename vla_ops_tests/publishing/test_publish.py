@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from vla_ops.errors import PublishError
+from vla_ops.published.pull import published_at, pull
 from vla_ops.publishing.hashing import HashedFile
 from vla_ops.publishing.publish import Published, publish
-from vla_ops.publishing.pull import published_at, pull
 from vla_ops.publishing.stores import LocalStore
 from vla_ops.publishing.stores.base import Pointer
 from vla_ops_tests.publishing.packages import NAME, package_of, published

@@ -16,9 +16,9 @@ import yaml
 from vla_ops.checkpoints.layout import EXPORT_FILE, RUN_FILE
 from vla_ops.datasets.dataset_card import loading, task_text
 from vla_ops.errors import PublishError
-from vla_ops.publishing.hub.address import TAG, HubAddress, tag_of
+from vla_ops.published.hub_address import TAG, HubAddress, tag_of
+from vla_ops.published.manifest import MANIFEST_FILE, Manifest
 from vla_ops.publishing.hub.pictures import PICTURES
-from vla_ops.publishing.manifest import MANIFEST_FILE, Manifest
 from vla_ops.publishing.package import Package
 from vla_ops.robot import Dimension, RobotSpec
 from vla_ops.training.recipe import Recipe

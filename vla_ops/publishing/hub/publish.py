@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from vla_ops.errors import PublishError
+from vla_ops.published.hub_address import HubAddress, tag_of
+from vla_ops.published.manifest import MANIFEST_FILE, Manifest
 from vla_ops.publishing.hashing import HashedFile, changed
-from vla_ops.publishing.hub.address import HubAddress, tag_of
 from vla_ops.publishing.hub.cards import CARD_FILE, Told, card_of, pictures_in
 from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.hub.pictures import pictures_of
 from vla_ops.publishing.hub.repo import HubRepo, Remote, git_oid
-from vla_ops.publishing.manifest import MANIFEST_FILE, Manifest
 from vla_ops.publishing.package import Package
 from vla_ops.publishing.progress import Progress
 from vla_ops.publishing.publish import Published, hashed, manifest_of

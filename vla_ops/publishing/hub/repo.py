@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from vla_ops.errors import PublishError
+from vla_ops.published.hub_reader import MISSING, HubReader
 from vla_ops.publishing.hashing import HashedFile
-from vla_ops.publishing.hub.address import TAG, HubAddress
-from vla_ops.publishing.hub.errors import keep_secrets_out_of_logs, status_of, tried
-from vla_ops.spec.publishing import HUB
 
 _AT_ONCE = 5
-_MISSING = {404}
 # What the Hub says of a reference that is there, and of a parent that is not the head any more.
 _THERE, _MOVED = {409}, {409, 412}
 
@@ -59,26 +56,8 @@ def git_oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def repositories(owner: str) -> list[str]:
-    """URIs of the repositories of a user or an organisation that hold publications, as far as the token may see them."""
-    from huggingface_hub import HfApi
-
-    api, place = HfApi(), f"{HUB}{owner}"
-    models = tried(lambda: [each.id for each in api.list_models(author=owner, filter=TAG)], place)
-    datasets = tried(lambda: [each.id for each in api.list_datasets(author=owner, filter=TAG)], place)
-    return [*(HubAddress(name).uri for name in models), *(HubAddress(name, is_dataset=True).uri for name in datasets)]
-
-
-class HubRepo:
-    """A repository by its address. Methods raise PublishError that says what to do."""
-
-    def __init__(self, address: HubAddress, say: Callable[[str], None] = lambda _: None) -> None:
-        from huggingface_hub import HfApi
-
-        keep_secrets_out_of_logs()
-        self.address, self._say = address, say
-        self._api = HfApi()
-        self._it: dict[str, Any] = {"repo_id": address.repo_id, "repo_type": address.kind}
+class HubRepo(HubReader):
+    """A repository that is written to. Methods raise PublishError that says what to do."""
 
     def ensure(self, *, public: bool) -> None:
         """Make it where it is not there. Raise PublishError where it cannot be written, or is public and was to be private."""
@@ -87,32 +66,24 @@ class HubRepo:
         if get_token() is None:
             todo = "Set HF_TOKEN, or log in (`hf auth login`), with a token that may write."
             raise PublishError("there is no token for the Hub", file=self.address.uri, todo=todo)
-        is_private = self._asked(lambda: bool(self._api.repo_info(**self._it).private), none_if=_MISSING)
+        is_private = self.asked(lambda: bool(self.api.repo_info(**self.it).private), none_if=MISSING)
         if is_private is None:
-            self._asked(lambda: self._api.create_repo(**self._it, private=not public, exist_ok=True))
-            is_private = self._asked(lambda: bool(self._api.repo_info(**self._it).private))
+            self.asked(lambda: self.api.create_repo(**self.it, private=not public, exist_ok=True))
+            is_private = self.asked(lambda: bool(self.api.repo_info(**self.it).private))
         if is_private == public:
             raise self._other_visibility(is_public=not is_private)
-        self._asked(lambda: self._api.auth_check(**self._it, write=True))
-
-    def commit_at(self, revision: str) -> str | None:
-        """The commit that a branch, a tag or a commit's id names; None where there is no such one, or no such repository."""
-        from huggingface_hub import get_token
-
-        # Who has no token is told 401 of what is not there, and of what is private.
-        missing = _MISSING if get_token() else _MISSING | {401}
-        return self._asked(lambda: self._api.repo_info(**self._it, revision=revision).sha, none_if=missing)
+        self.asked(lambda: self.api.auth_check(**self.it, write=True))
 
     def refs(self) -> Refs:
         """Its branches and tags."""
-        refs = self._asked(lambda: self._api.list_repo_refs(**self._it))
+        refs = self.asked(lambda: self.api.list_repo_refs(**self.it))
         return Refs({each.name: each.target_commit for each in refs.branches}, {each.name: each.target_commit for each in refs.tags})
 
     def tree(self, revision: str) -> dict[str, Remote]:
         """All files of a revision by name."""
         from huggingface_hub import RepoFile
 
-        listed = self._asked(lambda: list(self._api.list_repo_tree(**self._it, revision=revision, recursive=True)))
+        listed = self.asked(lambda: list(self.api.list_repo_tree(**self.it, revision=revision, recursive=True)))
         files = [each for each in listed if isinstance(each, RepoFile)]
         return {each.path: Remote(each.size, each.blob_id, each.lfs.sha256 if each.lfs else None) for each in files}
 
@@ -123,19 +94,19 @@ class HubRepo:
 
         def content() -> bytes:
             answer = get_session().get(
-                hf_hub_url(filename=name, revision=commit, **self._it), headers=build_hf_headers(), follow_redirects=True
+                hf_hub_url(filename=name, revision=commit, **self.it), headers=build_hf_headers(), follow_redirects=True
             )
             hf_raise_for_status(answer)
             return answer.content
 
-        return self._asked(content)
+        return self.asked(content)
 
     def upload(self, additions: Sequence[Any], branch: str) -> None:
         """Bring what is large among `additions` (CommitOperationAdd) to where commits find it."""
-        send = partial(self._api.preupload_lfs_files, self.address.repo_id, additions, repo_type=self.address.kind, revision=branch)
+        send = partial(self.api.preupload_lfs_files, self.address.repo_id, additions, repo_type=self.address.kind, revision=branch)
         with _bars_for_people():
             # A .gitignore there is for who works in the repository by git.
-            self._asked(lambda: send(num_threads=_AT_ONCE, free_memory=False, gitignore_content=""))
+            self.asked(lambda: send(num_threads=_AT_ONCE, free_memory=False, gitignore_content=""))
 
     def commit(self, operations: Sequence[Any], message: str, *, branch: str, parent: str) -> str | None:
         """Commit to a branch whose head is `parent`: the new commit; None, and nothing done, where its head is another one by now."""
@@ -147,11 +118,11 @@ class HubRepo:
 
         def commit() -> str:
             with _bars_for_people():
-                return self._api.create_commit(
-                    **self._it, operations=operations, commit_message=message, revision=branch, parent_commit=parent
+                return self.api.create_commit(
+                    **self.it, operations=operations, commit_message=message, revision=branch, parent_commit=parent
                 ).oid
 
-        return self._asked(commit, none_if=_MOVED)
+        return self.asked(commit, none_if=_MOVED)
 
     def require_card(self, content: str) -> None:
         """Raise PublishError for a README.md that the Hub would refuse."""
@@ -159,44 +130,32 @@ class HubRepo:
 
         def ask() -> list[str]:
             told = {"content": content, "repoType": self.address.kind}
-            answer = get_session().post(f"{self._api.endpoint}/api/validate-yaml", json=told, headers=build_hf_headers())
+            answer = get_session().post(f"{self.api.endpoint}/api/validate-yaml", json=told, headers=build_hf_headers())
             if answer.status_code != 400:
                 hf_raise_for_status(answer)
             found = answer.json()
             errors = found.get("errors") or ([found] if answer.status_code == 400 else [])
             return [str(each.get("message") or each.get("error") or each) for each in errors]
 
-        if errors := self._asked(ask):
+        if errors := self.asked(ask):
             todo = "Correct the licence (an id of the Hub's list, or `other`), or the metadata that stand at the top of README.md there."
             raise PublishError("the Hub refuses the card", file=f"{self.address.uri}/README.md", found="; ".join(errors)[:600], todo=todo)
 
     def branch(self, name: str, start: str) -> None:
         """A branch that begins at a commit; one of the name that is there stays as it is."""
-        self._asked(lambda: self._api.create_branch(**self._it, branch=name, revision=start, exist_ok=True))
+        self.asked(lambda: self.api.create_branch(**self.it, branch=name, revision=start, exist_ok=True))
 
     def drop_branch(self, name: str) -> None:
         """Remove a branch."""
-        self._asked(lambda: self._api.delete_branch(**self._it, branch=name), none_if=_MISSING)
+        self.asked(lambda: self.api.delete_branch(**self.it, branch=name), none_if=MISSING)
 
     def tag(self, name: str, commit: str) -> None:
         """A tag for a commit. One of the name that is there stays as it is."""
-        self._asked(lambda: self._api.create_tag(**self._it, tag=name, revision=commit), none_if=_THERE)
+        self.asked(lambda: self.api.create_tag(**self.it, tag=name, revision=commit), none_if=_THERE)
 
     def drop_tag(self, name: str) -> None:
         """Remove a tag."""
-        self._asked(lambda: self._api.delete_tag(**self._it, tag=name), none_if=_MISSING)
-
-    def _asked[T](self, call: Callable[[], T], *, none_if: set[int] | frozenset[int] = frozenset()) -> T | Any:
-        def asked() -> T | None:
-            try:
-                return call()
-            # Each of the client's errors has the answer's status; others are said by `tried`.
-            except Exception as error:
-                if status_of(error) in none_if:
-                    return None
-                raise
-
-        return tried(asked, self.address.uri, self._say)
+        self.asked(lambda: self.api.delete_tag(**self.it, tag=name), none_if=MISSING)
 
     def _other_visibility(self, *, is_public: bool) -> PublishError:
         if is_public:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vla_ops.checkpoints.remote import local_path
 from vla_ops.errors import PublishError
+from vla_ops.fetching.remote import local_path
 from vla_ops.publishing.stores.base import Store
 from vla_ops.publishing.stores.local import LocalStore
 from vla_ops.publishing.stores.s3_client import S3Options

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vla_ops.checkpoints.fetched import cache_folder
 from vla_ops.errors import StoreError
+from vla_ops.fetching.fetched import cache_folder
 from vla_ops.files import discard
 from vla_ops.robot import fingerprint
 from vla_ops.training.data.batch import UInt8

@@ -12,7 +12,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between two tries are a thousandth of what they are."""
     from huggingface_hub.utils import _http
 
-    from vla_ops.publishing.hub import errors
+    from vla_ops.published import hub_errors as errors
 
     class Hurried:
         def __getattr__(self, name: str) -> object:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vla_ops.publishing.hub import HubAddress, HubOptions
+from vla_ops.published.hub_address import HubAddress
+from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.hub.publish import publish_to_hub
 from vla_ops.publishing.package import Package
 from vla_ops.publishing.publish import Published

@@ -11,8 +11,8 @@ from aiohttp import web
 from vla_ops.errors import PublishError
 from vla_ops.export.run import export
 from vla_ops.export.source import Given, open_source
-from vla_ops.publishing.hub import HubOptions
 from vla_ops.publishing.hub.cards import BEGIN, END, pictures_in
+from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.package import package_at
 from vla_ops.training.run import Run
 from vla_ops_tests.publishing.hub.packages import package_of, published

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from vla_ops.errors import PublishError
-from vla_ops.publishing.hub.errors import tried
+from vla_ops.published.hub_errors import tried
 from vla_ops_tests.publishing.hub.packages import package_of, published
 from vla_ops_tests.services.hub import READ, WRITE, HubServer, Trouble
 
@@ -140,7 +140,7 @@ def test_what_xets_client_says_of_an_answer_is_read_and_not_tried_again(hub: Hub
 
 
 def test_it_waits_as_long_as_the_hub_asks_for(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vla_ops.publishing.hub import errors
+    from vla_ops.published import hub_errors as errors
 
     slept: list[float] = []
     monkeypatch.setattr(errors.time, "sleep", slept.append)

@@ -13,9 +13,9 @@ from aiohttp import web
 
 from vla_ops.errors import PublishError
 from vla_ops.policies.policy import Policy
+from vla_ops.published.pull import published_at, pull
+from vla_ops.published.registry import publications
 from vla_ops.publishing.package import package_at
-from vla_ops.publishing.pull import published_at, pull
-from vla_ops.publishing.registry import publications
 from vla_ops.training.run import Run
 from vla_ops_tests.policies.small_run import seen
 from vla_ops_tests.publishing.hub.packages import URI, package_of, published

@@ -13,11 +13,12 @@ import pytest
 from aiohttp import web
 
 from vla_ops.errors import PublishError
+from vla_ops.published.manifest import MANIFEST_FILE
+from vla_ops.published.pull import published_at, pull
 from vla_ops.publishing import progress
-from vla_ops.publishing.hub import HubOptions, publish
-from vla_ops.publishing.manifest import MANIFEST_FILE
+from vla_ops.publishing.hub import publish
+from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.publish import Published
-from vla_ops.publishing.pull import published_at, pull
 from vla_ops_tests.publishing.hub.packages import URI, package_of, published
 from vla_ops_tests.services.hub import HubServer
 

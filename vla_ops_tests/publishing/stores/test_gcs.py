@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("google.cloud.storage", reason="google-cloud-storage is not installed: uv sync --extra gcs")
 
 from vla_ops.errors import PublishError
+from vla_ops.published.pull import published_at, pull
 from vla_ops.publishing.package import Package
 from vla_ops.publishing.publish import publish
-from vla_ops.publishing.pull import published_at, pull
 from vla_ops.publishing.stores import S3Options, store_at
 from vla_ops.publishing.stores.base import Store
 from vla_ops.publishing.stores.gcs import GcsStore

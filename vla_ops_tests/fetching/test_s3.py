@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla_ops.checkpoints.download import download
 from vla_ops.checkpoints.layout import open_checkpoint
 from vla_ops.checkpoints.reading import read_params
-from vla_ops.checkpoints.remote import list_files
+from vla_ops.fetching.download import download
+from vla_ops.fetching.remote import list_files
 from vla_ops_tests.checkpoints.small import saved, small_state
 
 pytestmark = pytest.mark.services

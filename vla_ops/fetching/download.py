@@ -24,12 +24,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from vla_ops.checkpoints.integrity import CONTENT, DOWNLOAD_FILE, checksum
-from vla_ops.checkpoints.remote import RemoteFile, list_files
 from vla_ops.errors import FetchError, StoreError
+from vla_ops.fetching.checksum import checksum
+from vla_ops.fetching.remote import RemoteFile, list_files
 from vla_ops.files import discard, only_one, write_json
 from vla_ops.kept import folders_in, hold, hold_until_exit, limit_bytes, trim
 
+DOWNLOAD_FILE, CONTENT = "download.json", "content"
 _BLOCK = 16 << 20
 # A dozen of pi0.5's checkpoints.
 _CACHE_GB = 200.0

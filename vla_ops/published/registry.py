@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vla_ops.checkpoints.remote import list_folders
 from vla_ops.errors import FetchError, PublishError
-from vla_ops.publishing.hub import owner_of
-from vla_ops.publishing.hub.repo import repositories
-from vla_ops.publishing.manifest import VERSIONS, Manifest
-from vla_ops.publishing.pull import Version, published_at
+from vla_ops.fetching.remote import list_folders
+from vla_ops.published.hub_address import owner_of
+from vla_ops.published.hub_reader import repositories
+from vla_ops.published.manifest import VERSIONS, Manifest
+from vla_ops.published.pull import Version, published_at
 from vla_ops.spec.publishing import HUB
 
 # `<robot>/<training>`, and a folder or two above.

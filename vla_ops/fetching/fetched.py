@@ -12,9 +12,9 @@ import os
 import secrets
 from pathlib import Path
 
-from vla_ops.checkpoints.download import fetch_file
-from vla_ops.checkpoints.remote import file_at, local_path
 from vla_ops.errors import FetchError
+from vla_ops.fetching.download import fetch_file
+from vla_ops.fetching.remote import file_at, local_path
 from vla_ops.files import replacing, sweep, write_json
 from vla_ops.home import home
 

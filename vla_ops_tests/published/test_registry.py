@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vla_ops.errors import PublishError
+from vla_ops.published.registry import age, changed_since, publications, versions_of
 from vla_ops.publishing.publish import Published, publish
-from vla_ops.publishing.registry import age, changed_since, publications, versions_of
 from vla_ops.publishing.stores import LocalStore
 from vla_ops_tests.publishing.packages import NAME, package_of, published
 

@@ -7,26 +7,22 @@ import shutil
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
 
-from vla_ops.checkpoints import download as downloading
-from vla_ops.checkpoints.download import download
 from vla_ops.checkpoints.layout import open_checkpoint
-from vla_ops.checkpoints.loading import load_into
-from vla_ops.checkpoints.paligemma import PaliGemmaSource
 from vla_ops.checkpoints.reading import read_params
 from vla_ops.checkpoints.saving import CheckpointStore
-from vla_ops.checkpoints.sources import checkpoint_at, default_rules, init_source, locate
 from vla_ops.checkpoints.space import Keep
 from vla_ops.errors import CheckpointError, FetchError
+from vla_ops.fetching import download as downloading
+from vla_ops.fetching.download import download
 from vla_ops_tests.checkpoints.serving import serving
-from vla_ops_tests.checkpoints.small import saved, small_state
+from vla_ops_tests.checkpoints.small import small_state
+from vla_ops_tests.fetching.in_memory import same, upload
 
 
 @pytest.fixture(scope="module")
@@ -39,28 +35,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.fixture
-def upload() -> Callable[[Path], str]:
-    """Put a folder into fsspec's store in memory, and return its URL."""
-
-    def put(folder: Path) -> str:
-        url = f"memory://{uuid.uuid4().hex}"
-        fsspec.filesystem("memory").put(str(folder), url, recursive=True)
-        return url
-
-    return put
-
-
-def _same(first: Path, second: Path) -> bool:
-    one, two = (read_params(open_checkpoint(path)) for path in (first, second))
-    return one.keys() == two.keys() and all(np.array_equal(one[path], two[path]) for path in one)
-
-
-def test_a_step_is_fetched_without_its_train_state_and_only_once(run: Path, tmp_path: Path, upload: Callable[[Path], str]) -> None:
+def test_a_step_is_fetched_without_its_train_state_and_only_once(run: Path, tmp_path: Path) -> None:
     url = f"{upload(run)}/10"
     first = download(url, tmp_path)
     assert {inner.name for inner in first.iterdir()} == {"params", "assets", "_CHECKPOINT_METADATA", "commit_success.txt"}
-    assert _same(first, run / "10")
+    assert same(first, run / "10")
     assert open_checkpoint(first).norm_stats.keys() == {"trossen"}
     stamp = (first / "params" / "_METADATA").stat().st_mtime_ns
     assert download(url, tmp_path) == first
@@ -68,15 +47,13 @@ def test_a_step_is_fetched_without_its_train_state_and_only_once(run: Path, tmp_
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
 
 
-def test_of_a_run_the_last_step_is_fetched_and_of_params_all(run: Path, tmp_path: Path, upload: Callable[[Path], str]) -> None:
+def test_of_a_run_the_last_step_is_fetched_and_of_params_all(run: Path, tmp_path: Path) -> None:
     url = upload(run)
-    assert _same(download(url, tmp_path), run / "10")
-    assert _same(download(f"{url}/5/params", tmp_path), run / "5")
+    assert same(download(url, tmp_path), run / "10")
+    assert same(download(f"{url}/5/params", tmp_path), run / "5")
 
 
-def test_beyond_its_size_the_cache_keeps_what_is_used(
-    run: Path, tmp_path: Path, upload: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_beyond_its_size_the_cache_keeps_what_is_used(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another process fetched, and has no use for any more, goes; what this one asked for stays."""
     first, second = (download(f"{upload(run)}/{step}", tmp_path) for step in ("5", "10"))
     forgotten = first.parent.with_name("of-another-process")
@@ -88,7 +65,7 @@ def test_beyond_its_size_the_cache_keeps_what_is_used(
     assert [line.split()[1] for line in said if line.startswith("removed")] == [str(forgotten)]
 
 
-def test_what_changed_there_is_fetched_anew(run: Path, tmp_path: Path, upload: Callable[[Path], str]) -> None:
+def test_what_changed_there_is_fetched_anew(run: Path, tmp_path: Path) -> None:
     url = upload(run / "5")
     first = download(url, tmp_path)
     memory = fsspec.filesystem("memory")
@@ -96,7 +73,7 @@ def test_what_changed_there_is_fetched_anew(run: Path, tmp_path: Path, upload: C
     memory.put(str(run / "10"), url, recursive=True)
     second = download(url, tmp_path)
     assert second != first
-    assert _same(second, run / "10")
+    assert same(second, run / "10")
 
 
 def test_a_copy_is_taken_where_the_store_cannot_be_reached(run: Path, tmp_path: Path) -> None:
@@ -116,7 +93,7 @@ def test_a_broken_connection_is_gone_on_with(run: Path, tmp_path: Path, monkeypa
     with serving(run, ranges=ranges, break_after=2000) as served:
         fetched = download(f"{served.url}/10/", tmp_path)
     assert served.broken >= 2
-    assert _same(fetched, run / "10")
+    assert same(fetched, run / "10")
     sizes: Counter[str] = Counter()
     for file in fetched.rglob("*"):
         sizes[file.name] += file.stat().st_size * file.is_file()
@@ -148,7 +125,7 @@ def test_a_killed_download_goes_on_with_the_files_it_has(run: Path, tmp_path: Pa
         fetched = download(f"{served.url}/10/", tmp_path)
     size = sum(file.stat().st_size for file in fetched.rglob("*") if file.is_file())
     assert served.sent == size
-    assert _same(fetched, run / "10")
+    assert same(fetched, run / "10")
 
 
 def test_several_that_ask_at_once_get_one_copy(run: Path, tmp_path: Path) -> None:
@@ -164,7 +141,7 @@ def test_several_that_ask_at_once_get_one_copy(run: Path, tmp_path: Path) -> Non
     assert served.sent == sum(file.stat().st_size for file in found[0].rglob("*") if file.is_file())
 
 
-def test_a_damaged_copy_in_the_cache_is_found_when_it_is_read(run: Path, tmp_path: Path, upload: Callable[[Path], str]) -> None:
+def test_a_damaged_copy_in_the_cache_is_found_when_it_is_read(run: Path, tmp_path: Path) -> None:
     fetched = download(f"{upload(run)}/10", tmp_path)
     file = max((file for file in fetched.rglob("*") if file.parent.name == "d"), key=lambda file: file.stat().st_size)
     content = bytearray(file.read_bytes())
@@ -190,57 +167,7 @@ def test_nothing_there_and_unknown_protocols_are_said(tmp_path: Path) -> None:
         download("nosuch://bucket/a", tmp_path)
 
 
-def test_init_is_a_path_a_url_or_a_run_of_the_project(run: Path, tmp_path: Path, upload: Callable[[Path], str]) -> None:
-    home = tmp_path / "home"
-    mine = home / "arm" / "trainings" / "pi0_lora"
-    shutil.copytree(run, mine / "2026-01-01")
-    saved(mine / "2026-01-02", small_state(3), step=3)
-    (mine / "2026-01-03").mkdir()
-    expected = {
-        str(run / "5"): run / "5",
-        f"file://{run}": run / "10",
-        f"{upload(run)}/5": run / "5",
-        "arm/pi0_lora": mine / "2026-01-02" / "3",
-        "arm/pi0_lora/2026-01-01": run / "10",
-        "arm/pi0_lora/2026-01-01@5": run / "5",
-    }
-    for uri, checkpoint in expected.items():
-        assert _same(checkpoint_at(uri, home).folder, checkpoint), uri
-    source = init_source("arm/pi0_lora", home)
-    params, report = load_into(small_state().params, source, rules=default_rules(source))
-    assert len(params) == len(report.loaded) == 5
-
-
-def test_the_best_checkpoint_of_a_run_can_be_asked_for(tmp_path: Path) -> None:
-    run = tmp_path / "arm" / "trainings" / "pi0" / "a"
-    with CheckpointStore(run, keep=Keep(latest=3, metric="loss")) as store:
-        for step, loss in ((1, 0.5), (2, 0.1), (3, 0.3)):
-            store.save(step, small_state(step), metrics={"loss": loss})
-    assert locate("arm/pi0@best", tmp_path) == run / "2"
-    assert locate("arm/pi0", tmp_path) == run / "3"
-    with pytest.raises(CheckpointError, match=r"no such checkpoint .*found 1, 2, 3; expected 9"):
-        locate("arm/pi0@9", tmp_path)
-
-
-def test_a_training_without_a_checkpoint_says_so(tmp_path: Path) -> None:
-    (tmp_path / "arm" / "trainings" / "pi0" / "a").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="the training has no checkpoint yet"):
-        init_source("arm/pi0", tmp_path)
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        init_source("arm/other", tmp_path)
-
-
-def test_a_single_file_is_fetched_as_paligemma(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    np.savez(tmp_path / "there" / "pt_224.npz", **{"params/img/pos_embedding": np.ones((1, 4, 8), np.float32)})
-    with serving(tmp_path / "there") as served:
-        source = init_source(f"{served.url}/pt_224.npz", tmp_path / "home")
-    assert isinstance(source, PaliGemmaSource)
-    assert {path: spec.shape for path, spec in source.specs.items()} == {"PaliGemma/img/pos_embedding": (1, 4, 8)}
-    assert default_rules(source).missing is not None
-
-
-def test_what_was_fetched_is_written_down(run: Path, tmp_path: Path, upload: Callable[[Path], str]) -> None:
+def test_what_was_fetched_is_written_down(run: Path, tmp_path: Path) -> None:
     url = f"{upload(run)}/10"
     listed = json.loads((download(url, tmp_path).parent / "download.json").read_text())
     assert listed["uri"] == url

@@ -14,15 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vla_ops.checkpoints.download import fetch_file, trim_models
-from vla_ops.checkpoints.integrity import CONTENT
-from vla_ops.checkpoints.remote import RemoteFile, list_files, local_path, read_text
-from vla_ops.errors import PublishError, StoreError
+from vla_ops.errors import FetchError, PublishError, StoreError
+from vla_ops.fetching.download import CONTENT, fetch_file, trim_models
+from vla_ops.fetching.remote import RemoteFile, list_files, local_path, read_text
 from vla_ops.files import discard, only_one
 from vla_ops.kept import hold_until_exit
-from vla_ops.publishing.hub.address import HubAddress
-from vla_ops.publishing.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest
+from vla_ops.published.hub_address import HubAddress
+from vla_ops.published.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest
 from vla_ops.recordings.remote.errors import without_secrets
+from vla_ops.spec.publishing import HUB
 
 # Below VLA_OPS_HOME.
 PULLED = "cache/published"
@@ -37,6 +37,11 @@ class Version:
     manifest: Manifest
     # What names it to a person: the publication, whose newest version it may be or not.
     publication: str
+
+    @property
+    def name(self) -> str:
+        """What names it for good: `URI@VERSION`."""
+        return f"{self.publication}@{self.manifest.version}"
 
 
 def published_at(uri: str) -> Version | None:
@@ -62,9 +67,9 @@ def published_at(uri: str) -> Version | None:
 
 
 def _on_hub(address: HubAddress) -> Version:
-    from vla_ops.publishing.hub.repo import HubRepo
+    from vla_ops.published.hub_reader import HubReader
 
-    repo = HubRepo(address)
+    repo = HubReader(address)
     commit = next((found for name in address.revisions if (found := repo.commit_at(name)) is not None), None)
     if commit is None:
         found, todo = address.revision or "main", "Check the name, and HF_TOKEN if it is private; hub:datasets/OWNER/NAME is a dataset."
@@ -74,6 +79,22 @@ def _on_hub(address: HubAddress) -> Version:
         todo = f"Of others it may be a checkpoint by itself: {address.folder(address.revision or 'main')}."
         raise PublishError("nothing was published to this repository by vla-ops", file=address.uri, found=f"no {MANIFEST_FILE}", todo=todo)
     return Version(address.folder(commit), manifest, address.uri)
+
+
+def published_if_any(uri: str) -> Version | None:
+    """As `published_at`, but None also where the place cannot be read: whoever reads it then says what is wrong, or has a copy."""
+    try:
+        return published_at(uri)
+    except FetchError:
+        if uri.startswith(HUB):  # Nobody else reads it.
+            raise
+        return None
+
+
+def folder_of(uri: str) -> str:
+    """Where the files of what a URI names are: of a publication those of its version, else the URI. Raise PublishError."""
+    version = published_if_any(uri)
+    return uri if version is None else version.uri
 
 
 def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _: None) -> Path:

@@ -10,8 +10,8 @@ import fsspec
 import pytest
 
 from vla_ops.errors import PublishError
-from vla_ops.publishing.manifest import MANIFEST_FILE
-from vla_ops.publishing.pull import Version, published_at, pull
+from vla_ops.published.manifest import MANIFEST_FILE
+from vla_ops.published.pull import Version, published_at, pull
 from vla_ops.publishing.stores import LocalStore
 from vla_ops_tests.publishing.packages import NAME, published
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vla_ops.errors import PublishError
-from vla_ops.publishing.hub import HubAddress, owner_of
+from vla_ops.published.hub_address import HubAddress, owner_of
 from vla_ops.spec.publishing import hub_name
 
 

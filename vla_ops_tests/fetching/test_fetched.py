@@ -13,8 +13,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from vla_ops.checkpoints.fetched import cache_folder, fetch
 from vla_ops.errors import FetchError
+from vla_ops.fetching.fetched import cache_folder, fetch
 
 CONTENT = b"a tokenizer" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

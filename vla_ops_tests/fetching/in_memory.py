@@ -1,0 +1,25 @@
+"""Checkpoints in a store in memory, and compared."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import fsspec
+import numpy as np
+
+from vla_ops.checkpoints.layout import open_checkpoint
+from vla_ops.checkpoints.reading import read_params
+
+
+def upload(folder: Path) -> str:
+    """Put a folder into fsspec's store in memory, and return its URL."""
+    url = f"memory://{uuid.uuid4().hex}"
+    fsspec.filesystem("memory").put(str(folder), url, recursive=True)
+    return url
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two checkpoints have the same parameters."""
+    one, two = (read_params(open_checkpoint(path)) for path in (first, second))
+    return one.keys() == two.keys() and all(np.array_equal(one[path], two[path]) for path in one)
