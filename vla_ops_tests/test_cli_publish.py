@@ -78,10 +78,9 @@ def test_a_published_policy_is_served_from_its_copy_and_a_damaged_one_is_not(
     tmp_path: Path,
 ) -> None:
     uri = terminal("publish", small_run.folder / "7", tmp_path / "store").out.strip()
-    folder = Path(Serve(policy=uri.rpartition("@")[0])._pulled(tmp_path))
-    assert folder == Path(uri.rpartition("@")[0]) / "versions" / uri.rpartition("@")[2]
-    policy = Serve(policy=str(folder))._policy()
-    assert policy.metadata["robot"] == small_run.recipe.robot
+    folder = Path(uri.rpartition("@")[0]) / "versions" / uri.rpartition("@")[2]
+    for named in (uri, uri.rpartition("@")[0], str(folder)):
+        assert Serve(policy=named)._policy().metadata["robot"] == small_run.recipe.robot
     next(folder.rglob("norm_stats.json")).write_text("{}")
     with pytest.raises(PublishError, match=r"not what was published.*norm_stats.json"):
-        Serve(policy=uri)._pulled(tmp_path)
+        Serve(policy=uri)._policy()

@@ -21,6 +21,7 @@ from vla_ops.publishing.stores.base import Pointer
 from vla_ops.publishing.stores.s3_client import PATIENT, QUICK, S3Options, client_of, session_of
 from vla_ops.publishing.stores.s3_errors import code_of, said
 from vla_ops.publishing.stores.s3_parts import Upload, content_md5
+from vla_ops.publishing.stores.s3_small import SmallPuts
 
 _URI = re.compile(r"s3://(?P<bucket>[^/@?#\s]+)(?:/(?P<prefix>[^?#]*))?")
 _AS_IT_IS = S3Options()
@@ -48,6 +49,7 @@ class S3Store:
         self._options, self._session = options, session_of(options, self.uri)
         with self._saying():
             self._client = client_of(self._session, options, tries=PATIENT)
+            self._small = SmallPuts(self._session, self._client, self._bucket, options.given, at_once=options.at_once)
         # Of all files together: more at once than the store is best used with make nothing faster.
         self._pool = ThreadPoolExecutor(options.at_once, thread_name_prefix="s3")
 
@@ -81,7 +83,7 @@ class S3Store:
         from botocore.exceptions import ClientError
 
         source = self._key(like) if like is not None and self.differs(like, file) is None else None
-        upload = Upload(self._client, self._pool, self._bucket, self._key(name), self._options.given, file, source, sent)
+        upload = Upload(self._client, self._pool, self._bucket, self._key(name), self._options.given, file, source, sent, self._small)
         with self._saying(name):
             # To ask for a small file takes as long as to send it.
             is_known = asked and len(file.md5s) == 1

@@ -1,7 +1,7 @@
 """A file on its way to S3: whole, or in parts of which those stay that a killed upload has left there.
 
-Every part is compared with its hash before it goes, goes with that hash, and is joined to the others by the store only when all are
-there. So an object is what was hashed, or it is not there.
+Every part goes with its hash, with which the store compares it, and the parts are joined by the store only when all are there and what
+it calls them is known. So an object is what was hashed, or it is not there.
 """
 
 from __future__ import annotations
@@ -15,22 +15,29 @@ from typing import Any
 
 from vla_ops.publishing.hashing import HashedFile, changed
 from vla_ops.publishing.stores.s3_errors import code_of
+from vla_ops.publishing.stores.s3_small import SmallPuts
 
 # Going on is only cheaper than beginning anew: a store that has no such request, or does not allow it, is no reason to stop.
 _NO_SUCH_REQUEST = {"AccessDenied", "NotImplemented", "MethodNotAllowed", "NoSuchUpload"}
 
 
 def part_of(file: HashedFile, number: int) -> bytes:
-    """Part `number` (from 0) of the file. Raise PublishError if it is not what was hashed."""
+    """Part `number` (from 0) of the file, of which only the length is known to be what was hashed. Raise PublishError if it is not."""
     try:
         with open(file.path, "rb") as handle:
             handle.seek(number * file.part_size)
             content = handle.read(file.part_size)
     except OSError as error:
         raise changed(file.path, error.strerror, "a file that can be read") from error
+    if len(content) != (expected := min(file.part_size, file.size - number * file.part_size)):
+        raise changed(file.path, f"{len(content)} bytes in part {number + 1}", f"{expected} bytes")
+    return content
+
+
+def require_part(file: HashedFile, number: int, content: bytes) -> None:
+    """Raise PublishError if a part is not what was hashed."""
     if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != file.md5s[number]:
         raise changed(file.path, f"MD5 {found} in part {number + 1}", file.md5s[number])
-    return content
 
 
 def content_md5(md5: str) -> str:
@@ -50,6 +57,7 @@ class Upload:
     file: HashedFile
     like: str | None
     sent: Callable[[int], None]
+    small: SmallPuts
 
     def run(self) -> None:
         """Make the object. Raise PublishError for a file that changed; what boto3 raises, it raises."""
@@ -59,8 +67,10 @@ class Upload:
             self._whole()
 
     def _whole(self) -> None:
-        content = part_of(self.file, 0)
-        self.client.put_object(**self._at, **self.given, Body=content, ContentMD5=content_md5(self.file.md5s[0]))
+        content, md5 = part_of(self.file, 0), content_md5(self.file.md5s[0])
+        require_part(self.file, 0, content)
+        if not self.small.put(self.key, content, md5):
+            self.client.put_object(**self._at, **self.given, Body=content, ContentMD5=md5)
         self.sent(len(content))
 
     def _copy(self) -> bool:
@@ -97,10 +107,22 @@ class Upload:
         if self.like is not None and (etag := self._copied_part(upload, number)):
             return etag
         content = part_of(self.file, number)
-        part = {"UploadId": upload, "PartNumber": number + 1, "Body": content, "ContentMD5": content_md5(self.file.md5s[number])}
-        etag = self.client.upload_part(**self._at, **part)["ETag"]
+        etag = self._sent(upload, number, content)
+        # Most stores say what they got. To hash all of it here once more takes as long as to send it through a quick network.
+        if etag.strip('"') != self.file.md5s[number]:
+            require_part(self.file, number, content)
         self.sent(len(content))
         return etag
+
+    def _sent(self, upload: str, number: int, content: bytes) -> str:
+        from botocore.exceptions import ClientError
+
+        part = {"UploadId": upload, "PartNumber": number + 1, "Body": content, "ContentMD5": content_md5(self.file.md5s[number])}
+        try:
+            return self.client.upload_part(**self._at, **part)["ETag"]
+        except ClientError:
+            require_part(self.file, number, content)  # What the store refuses may be what has changed here.
+            raise
 
     def _copied_part(self, upload: str, number: int) -> str | None:
         """Have the store copy a part; None if it does not, or (as rclone's) took the request for another one."""

@@ -52,6 +52,15 @@ def is_copy(_method: str, _path: str, headers: Any) -> bool:
     return "x-amz-copy-source" in headers
 
 
+@pytest.mark.parametrize(("answer", "puts"), [((403, "AccessDenied"), 3), ((503, "SlowDown"), 3), ("lose", 3)])
+def test_a_small_file_that_is_refused_at_first_is_put_by_boto3(store: S3Store, way: Way, tmp_path: Path, answer: Fate, puts: int) -> None:
+    way.fate = once(answer, is_put)
+    for k in range(2):
+        store.put(f"v1/{k}", made(tmp_path / f"{k}", content_of(100, seed=k)), like=None, sent=lambda _: None, asked=True)
+    assert store.listed("v1") == {"0": 100, "1": 100}
+    assert sum(request.startswith("PUT") for request in way.asked) == puts
+
+
 def test_small_files_take_one_request_each_and_a_listing_for_all(store: S3Store, way: Way, tmp_path: Path) -> None:
     files = {f"{k}": made(tmp_path / f"{k}", content_of(100, seed=k)) for k in range(9)}
     for name in store.differing("v1", files):
