@@ -15,7 +15,7 @@ from vla_ops.lineage.names import Stage, code_version
 from vla_ops.lineage.tables import table
 from vla_ops.mixture_file import Mixture
 from vla_ops.publishing.publish import Published
-from vla_ops.publishing.refresh import PUBLISH_VERSION, publish_exports, publish_folder, publish_policy
+from vla_ops.publishing.refresh import PUBLISH_VERSION, publish_dataset, publish_exports, publish_policy
 from vla_ops.robot import fingerprint
 from vla_ops.robot_file import Robot
 from vla_ops.spec.publishing import HUB, PublishSpec
@@ -46,7 +46,7 @@ def published_dataset_assets(stage: Stage) -> list[dg.AssetsDefinition]:
     def make(say: _Say) -> list[Published]:
         with at_home(needs.needs_of(stage.robot, needs.dataset), say):
             accepted = accepted_dataset(stage.robot, stage.store)
-            return [publish_folder(stage.store.root.parent, accepted.version.folder, asked, say=say)]
+            return [publish_dataset(stage.store.root.parent, accepted.version.folder, asked, stage.robot.spec.dataset.metrics, say=say)]
 
     what = "The dataset version in use, as LeRobot v3.0"
     return [_asset(stage.key("published_dataset"), stage.key("lerobot_v3"), asked, what, make)]

@@ -8,11 +8,12 @@ from pathlib import Path
 from vla_ops.export.refresh import best_of_last_run, refresh_exports
 from vla_ops.home import remote_home
 from vla_ops.publishing.hub.options import HubOptions
-from vla_ops.publishing.in_wandb import refer_in_wandb
+from vla_ops.publishing.in_wandb import refer_dataset_in_wandb, refer_in_wandb
 from vla_ops.publishing.package import package_at
 from vla_ops.publishing.places import chosen, publish_at
 from vla_ops.publishing.publish import Published
 from vla_ops.publishing.stores import S3Options
+from vla_ops.spec.metrics import MetricsSpec
 from vla_ops.spec.publishing import PublishSpec, export_name
 from vla_ops.spec.training import ExportSpec
 
@@ -28,6 +29,13 @@ def publish_policy(home: Path, robot: str, training: str, asked: PublishSpec, *,
     run, step = best_of_last_run(home, robot, training)
     done = publish_folder(home, run.folder / str(step), asked, say=say)
     refer_in_wandb(run, done)
+    return done
+
+
+def publish_dataset(home: Path, folder: Path, asked: PublishSpec, metrics: MetricsSpec, *, say: Callable[[str], None]) -> Published:
+    """Publish a dataset version, and refer to it in W&B. Raise PublishError, and TrainingError where W&B cannot be used."""
+    done = publish_folder(home, folder, asked, say=say)
+    refer_dataset_in_wandb(home / "publications", metrics, done)
     return done
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from vla_ops.spec.base import Strict
+from vla_ops.spec.metrics import MetricsSpec
 from vla_ops.spec.publishing import PublishSpec, hub_name
 
 
@@ -53,6 +54,8 @@ class DatasetSpec(Strict):
 
     publish: PublishSpec | None = None
     """Makes the asset `published_dataset`: the version in use, in the format lerobot_v3.0."""
+    metrics: MetricsSpec = MetricsSpec()
+    """With `publish`: W&B, where a published version becomes an artifact of references."""
 
     @field_validator("formats")
     @classmethod
@@ -67,6 +70,12 @@ class DatasetSpec(Strict):
         if publish is not None and publish.licence is not None:
             raise ValueError("publish.licence is that of a policy: write it as `dataset.licence`")
         return publish
+
+    @model_validator(mode="after")
+    def _has_what_is_referred_to(self) -> Self:
+        if self.metrics.wandb != "off" and self.publish is None:
+            raise ValueError("metrics.wandb refers to what is published: say where (`publish: {store: ...}`), or leave it out")
+        return self
 
     @field_validator("repo_id")
     @classmethod

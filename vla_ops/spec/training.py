@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vla_ops.spec.base import Strict
+from vla_ops.spec.metrics import MetricsSpec
 from vla_ops.spec.model import ModelSpec
 from vla_ops.spec.publishing import PublishSpec, export_name
 
@@ -163,23 +164,6 @@ class ValidationSpec(Strict):
     """Without it the run takes all its steps."""
 
 
-class MetricsSpec(Strict):
-    """Where curves go; a metrics.jsonl in the run folder always."""
-
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Weights & Biases. `online` needs WANDB_API_KEY in the environment; nobody is ever asked in a terminal."""
-    project: str = "vla_ops"
-    """W&B project."""
-    entity: str | None = None
-    """W&B team; default: the account's own."""
-
-    @field_validator("wandb", mode="before")
-    @classmethod
-    def _off(cls, value: Any) -> Any:
-        # YAML reads `off` as false.
-        return "off" if value is False else value
-
-
 class ExportSpec(Strict):
     """The best checkpoint for PyTorch, kept only where it computes what was trained (docs/export.md)."""
 
@@ -207,8 +191,8 @@ class TrainingSpec(Strict):
     model: ModelSpec = ModelSpec()
     """The model."""
     init: str | None = None
-    """Where its parameters start: a checkpoint by path, gs://, s3://, hf://, https://; a run as ROBOT/TRAINING[/RUN][@best|@STEP];
-    PaliGemma's own .npz. Null starts from random ones, which is for tiny models."""
+    """Where its parameters start: a checkpoint by path, gs://, s3://, hf://, https://; a run as ROBOT/TRAINING[/RUN][@best|@STEP]; what
+    was published, as URI[@VERSION]; PaliGemma's own .npz. Null starts from random ones, which is for tiny models."""
     init_rules: InitRules = InitRules()
     """What of `init` need not fit."""
     tokenizer: str = PALIGEMMA_TOKENIZER

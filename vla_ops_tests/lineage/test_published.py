@@ -77,6 +77,15 @@ def test_a_place_that_cannot_be_is_refused_when_the_yaml_is_read(tmp_path: Path,
     assert "SECRET@" not in str(refused.value)
 
 
+def test_a_dataset_that_is_not_published_cannot_be_referred_to(tmp_path: Path) -> None:
+    folder = add_trained_robot(tmp_path, {"small": SMALL})
+    told = yaml.safe_load((folder / "defs.yaml").read_text())
+    told["attributes"]["dataset"]["metrics"] = {"wandb": "offline"}
+    (folder / "defs.yaml").write_text(yaml.safe_dump(told))
+    with pytest.raises(SpecError, match=r"metrics\.wandb refers to what is published: say where"):
+        load_robot(folder)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "place"),
     [

@@ -52,6 +52,27 @@ def test_a_run_whose_dataset_is_elsewhere_says_that_the_recordings_are_unknown(c
     assert package_at(checkpoint).origin["recordings"] is None
 
 
+@pytest.mark.parametrize(
+    ("init", "loaded", "said"),
+    [
+        ("s3://lab/policies/arm/pi0", "s3://lab/policies/arm/pi0@12ab", "s3://lab/policies/arm/pi0@12ab"),
+        ("hub:lab/pick@main", "hub:lab/pick@12ab", "hub:lab/pick@12ab"),
+        ("gs://bucket/pi05_base/params", "/home/me/data/cache/checkpoints/params-1/2/content", "gs://bucket/pi05_base/params"),
+        ("arm/pi0@best", "/home/me/data/arm/trainings/pi0/a/5", "arm/pi0@best"),
+        (None, None, None),
+    ],
+)
+def test_what_it_was_started_from_is_said_with_the_version_that_was_loaded(
+    checkpoint: Path, init: str | None, loaded: str | None, said: str | None
+) -> None:
+    file = checkpoint.parent / "run.json"
+    told = json.loads(file.read_text())
+    told["recipe"]["training"]["init"] = init
+    told |= {} if loaded is None else {"load_report": {"source": loaded}}
+    file.write_text(json.dumps(told))
+    assert package_at(checkpoint).origin["init"] == said
+
+
 def test_a_dataset_is_published_whole(small_run: Run) -> None:
     package = package_at(small_run.recipe.dataset)
     assert package.kind == "dataset"

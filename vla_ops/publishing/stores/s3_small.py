@@ -44,7 +44,7 @@ class SmallPuts:
             url = client.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": _NAME})
             self._root = url.partition("?")[0].removesuffix(_NAME)
             self._given = {_HEADERS[name]: value for name, value in given.items()}
-            verify = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True
+            verify: Any = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True
             proxies = get_environ_proxies(self._root)
             self._http = URLLib3Session(
                 verify=verify, proxies=proxies, timeout=_TIMEOUT_S, max_pool_connections=2 * at_once, socket_options=_AT_ONCE
