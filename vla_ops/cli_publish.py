@@ -65,9 +65,12 @@ class Pull:
     def run(self) -> int:
         """Fetch what is not here yet."""
         from vla_ops.home import home
-        from vla_ops.published.pull import PULLED, pull
+        from vla_ops.published.pull import PULLED, bring
 
-        sys.stdout.write(f"{pull(_published(self.uri), home() / PULLED, say=say)}\n")
+        found = bring(self.uri, home() / PULLED, say=say)
+        if found is None:
+            raise _nothing(self.uri)
+        sys.stdout.write(f"{found[1]}\n")
         return 0
 
 
@@ -122,8 +125,12 @@ def _published(uri: str) -> Version:
 
     version = published_at(uri)
     if version is None:
-        raise PublishError("nothing is published there", file=uri, todo="`vla-ops policies URI` lists what is below a place.")
+        raise _nothing(uri)
     return version
+
+
+def _nothing(uri: str) -> PublishError:
+    return PublishError("nothing is published there", file=uri, todo="`vla-ops policies URI` lists what is below a place.")
 
 
 def _table(versions: list[Version]) -> object:

@@ -12,11 +12,11 @@ from pathlib import Path
 from vla_ops.checkpoints.layout import Checkpoint, latest_step, marked_best, open_checkpoint, steps_in
 from vla_ops.checkpoints.loading import CheckpointSource, LoadRules, Source
 from vla_ops.checkpoints.paligemma import PALIGEMMA_RULES, PaliGemmaSource
-from vla_ops.errors import CheckpointError
+from vla_ops.errors import CheckpointError, FetchError
 from vla_ops.fetching.download import download
 from vla_ops.fetching.remote import local_path
 from vla_ops.kept import hold_around
-from vla_ops.published.pull import PULLED, Version, published_if_any, pull
+from vla_ops.published.pull import PULLED, Version, bring
 
 _TRAININGS, _CACHE = "trainings", "cache/checkpoints"
 
@@ -27,8 +27,9 @@ def init_source(uri: str, home: Path, *, say: Callable[[str], None] = lambda _: 
     Raise CheckpointError where there is no checkpoint, FetchError where it cannot be fetched, PublishError for a version that is not
     what was published.
     """
-    if (version := _published(uri, home)) is not None:
-        return CheckpointSource(open_checkpoint(pull(version, home / PULLED, say=say)), name=version.name)
+    if (published := _published(uri, home, say)) is not None:
+        version, folder = published
+        return CheckpointSource(open_checkpoint(folder), name=version.name)
     path = locate(uri, home, say=say)
     return PaliGemmaSource(path) if path.suffix == ".npz" else CheckpointSource(open_checkpoint(path))
 
@@ -45,8 +46,8 @@ def checkpoint_at(uri: str, home: Path, *, say: Callable[[str], None] = lambda _
 
 def locate(uri: str, home: Path, *, say: Callable[[str], None] = lambda _: None) -> Path:
     """Where what `uri` names is on this machine, fetched if need be. A run of this project comes before a relative path."""
-    if (version := _published(uri, home)) is not None:
-        return pull(version, home / PULLED, say=say)
+    if (published := _published(uri, home, say)) is not None:
+        return published[1]
     local = local_path(uri)
     if local is None:
         return download(uri, home / _CACHE, say=say)
@@ -58,9 +59,12 @@ def locate(uri: str, home: Path, *, say: Callable[[str], None] = lambda _: None)
     return local
 
 
-def _published(uri: str, home: Path) -> Version | None:
-    """The version that a URI names, where it is that of a publication and of no run."""
-    return published_if_any(uri) if _run_named(uri, home) is None else None
+def _published(uri: str, home: Path, say: Callable[[str], None]) -> tuple[Version, Path] | None:
+    """The version that a URI names and where it is here, where it is that of a publication and of no run."""
+    try:
+        return bring(uri, home / PULLED, say=say) if _run_named(uri, home) is None else None
+    except FetchError:
+        return None  # Of what is no publication there may be a copy; where there is none, who fetches it says what is wrong.
 
 
 def _run_named(uri: str, home: Path) -> Path | None:

@@ -52,6 +52,11 @@ def tried[T](call: Callable[[], T], place: str, say: Callable[[str], None] = lam
     raise AssertionError("unreachable")
 
 
+def is_away(error: PublishError) -> bool:
+    """Whether an error says that the Hub cannot be asked now, and nothing of what it would answer."""
+    return error.what in {_UNREACHABLE[0], _BUSY[0]}
+
+
 def status_of(error: BaseException) -> int | None:
     """The status of the Hub's answer, where there was one."""
     response = _response(error)

@@ -17,15 +17,17 @@ from pathlib import Path
 from vla_ops.errors import FetchError, PublishError, StoreError
 from vla_ops.fetching.download import CONTENT, fetch_file, trim_models
 from vla_ops.fetching.remote import RemoteFile, list_files, local_path, read_text
-from vla_ops.files import discard, only_one
+from vla_ops.files import discard, only_one, write_json
 from vla_ops.kept import hold_until_exit
 from vla_ops.published.hub_address import HubAddress
+from vla_ops.published.hub_errors import is_away
 from vla_ops.published.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest
 from vla_ops.recordings.remote.errors import without_secrets
-from vla_ops.spec.publishing import HUB
 
 # Below VLA_OPS_HOME.
 PULLED = "cache/published"
+# Below the cache: which folder a URI named last.
+_NOTES = "uris"
 _AT_ONCE = 8
 
 
@@ -81,20 +83,50 @@ def _on_hub(address: HubAddress) -> Version:
     return Version(address.folder(commit), manifest, address.uri)
 
 
-def published_if_any(uri: str) -> Version | None:
-    """As `published_at`, but None also where the place cannot be read: whoever reads it then says what is wrong, or has a copy."""
-    try:
-        return published_at(uri)
-    except FetchError:
-        if uri.startswith(HUB):  # Nobody else reads it.
-            raise
-        return None
-
-
 def folder_of(uri: str) -> str:
     """Where the files of what a URI names are: of a publication those of its version, else the URI. Raise PublishError."""
-    version = published_if_any(uri)
+    try:
+        version = published_at(uri)
+    except FetchError:
+        return uri  # Whoever reads it says what is wrong.
     return uri if version is None else version.uri
+
+
+def bring(uri: str, cache: Path, *, say: Callable[[str], None] = lambda _: None) -> tuple[Version, Path] | None:
+    """The version that a URI names and its folder on this machine, as `pull`; None where it names no publication.
+
+    Where the place cannot be reached it is what the URI named last, if that is in the cache. Raise as `published_at` and `pull`.
+    """
+    note = cache / _NOTES / f"{hashlib.sha256(uri.encode()).hexdigest()[:32]}.json"
+    try:
+        version = published_at(uri)
+    except (FetchError, PublishError) as error:
+        kept = _kept(note, cache) if isinstance(error, FetchError) or is_away(error) else None
+        if kept is None:
+            raise
+        say(f"{str(error).rstrip('.')}. Taken is {kept[0].name}, which was fetched before.")
+        return kept
+    if version is None:
+        return None
+    folder = pull(version, cache, say=say)
+    if folder.is_relative_to(cache):
+        write_json(note, {"uri": version.uri, "publication": version.publication, "folder": str(folder.relative_to(cache))})
+    return version, folder
+
+
+def _kept(note: Path, cache: Path) -> tuple[Version, Path] | None:
+    """What was fetched when the note was written, compared with its manifest again."""
+    try:
+        told = json.loads(note.read_text(encoding="utf-8"))
+        folder = cache / told["folder"]
+        hold_until_exit(folder.parent)
+        manifest = _manifest(str(folder))
+    except (OSError, ValueError, KeyError, PublishError):
+        return None
+    if manifest is None:
+        return None
+    _require_same(manifest.files, folder)
+    return Version(told["uri"], manifest, told["publication"]), folder
 
 
 def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _: None) -> Path:

@@ -9,11 +9,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from vla_ops.errors import PublishError
+from vla_ops.errors import FetchError, PublishError
 from vla_ops.published.manifest import MANIFEST_FILE
-from vla_ops.published.pull import Version, published_at, pull
+from vla_ops.published.pull import Version, bring, published_at, pull
 from vla_ops.publishing.stores import LocalStore
 from vla_ops_tests.publishing.packages import NAME, published
+from vla_ops_tests.services.http import HttpServer
 
 
 @pytest.fixture
@@ -127,3 +128,17 @@ def test_what_is_damaged_there_is_never_taken(elsewhere: str, tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "cache").rglob("params/b")] == []
     fsspec.filesystem("memory").pipe_file("/elsewhere/v/params/b", b"two")
     assert (pull(version, tmp_path / "cache") / "params/b").read_text() == "two"
+
+
+def test_where_the_place_cannot_be_reached_what_the_uri_named_last_is_taken(tmp_path: Path, http: HttpServer) -> None:
+    done = published(LocalStore(http.folder), tmp_path / "made", a="one")
+    uri, said = f"{http.uri}/{NAME}", list[str]()
+    first = bring(uri, tmp_path / "cache")
+    http.trouble = lambda *_: 503
+    again = bring(uri, tmp_path / "cache", say=said.append)
+    assert first is not None
+    assert again == first
+    assert first[0].manifest.version == done.manifest.version
+    assert f"Taken is {uri}@{done.manifest.version}, which was fetched before" in said[-1]
+    with pytest.raises(FetchError, match="503"):
+        bring(f"{uri}@{done.manifest.version}", tmp_path / "cache")

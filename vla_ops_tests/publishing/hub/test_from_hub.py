@@ -13,7 +13,7 @@ from aiohttp import web
 
 from vla_ops.errors import PublishError
 from vla_ops.policies.policy import Policy
-from vla_ops.published.pull import published_at, pull
+from vla_ops.published.pull import bring, published_at, pull
 from vla_ops.published.registry import publications
 from vla_ops.publishing.package import package_at
 from vla_ops.training.run import Run
@@ -113,3 +113,16 @@ def test_lerobot_loads_a_dataset_by_its_name_alone(hub: HubServer, tmp_path: Pat
     assert set(repo.tags) >= {"v3.0"}
     pictures = [hub.content(repo, name) for name in repo.head.tree if name.startswith("card/")]
     assert [picture[:3] for picture in pictures] == [b"\xff\xd8\xff"] * 2
+
+
+def test_a_hub_that_is_away_leaves_what_was_fetched_before(hub: HubServer, tmp_path: Path) -> None:
+    done, said = published(package_of(tmp_path / "made", a="one"), tmp_path), list[str]()
+    first = bring(URI, tmp_path / "cache")
+    hub.trouble = lambda *_: web.Response(status=503)
+    assert bring(URI, tmp_path / "cache", say=said.append) == first
+    assert f"Taken is {URI}@{done.manifest.version}" in said[-1]
+    with pytest.raises(PublishError, match="too busy, or broken"):
+        bring(f"{URI}@main", tmp_path / "cache")
+    hub.trouble = lambda *_: web.Response(status=403)
+    with pytest.raises(PublishError, match="403"):
+        bring(URI, tmp_path / "cache")
