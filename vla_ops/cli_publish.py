@@ -69,6 +69,7 @@ class Pull:
 
         found = bring(self.uri, home() / PULLED, say=say)
         if found is None:
+            _published(self.uri)  # Says why.
             raise _nothing(self.uri)
         sys.stdout.write(f"{found[1]}\n")
         return 0

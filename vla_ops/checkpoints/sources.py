@@ -12,7 +12,7 @@ from pathlib import Path
 from vla_ops.checkpoints.layout import Checkpoint, latest_step, marked_best, open_checkpoint, steps_in
 from vla_ops.checkpoints.loading import CheckpointSource, LoadRules, Source
 from vla_ops.checkpoints.paligemma import PALIGEMMA_RULES, PaliGemmaSource
-from vla_ops.errors import CheckpointError, FetchError
+from vla_ops.errors import CheckpointError
 from vla_ops.fetching.download import download
 from vla_ops.fetching.remote import local_path
 from vla_ops.kept import hold_around
@@ -61,10 +61,7 @@ def locate(uri: str, home: Path, *, say: Callable[[str], None] = lambda _: None)
 
 def _published(uri: str, home: Path, say: Callable[[str], None]) -> tuple[Version, Path] | None:
     """The version that a URI names and where it is here, where it is that of a publication and of no run."""
-    try:
-        return bring(uri, home / PULLED, say=say) if _run_named(uri, home) is None else None
-    except FetchError:
-        return None  # Of what is no publication there may be a copy; where there is none, who fetches it says what is wrong.
+    return bring(uri, home / PULLED, say=say) if _run_named(uri, home) is None else None
 
 
 def _run_named(uri: str, home: Path) -> Path | None:

@@ -95,16 +95,18 @@ def folder_of(uri: str) -> str:
 def bring(uri: str, cache: Path, *, say: Callable[[str], None] = lambda _: None) -> tuple[Version, Path] | None:
     """The version that a URI names and its folder on this machine, as `pull`; None where it names no publication.
 
-    Where the place cannot be reached it is what the URI named last, if that is in the cache. Raise as `published_at` and `pull`.
+    Where the place cannot be reached it is what the URI named last, if that is in the cache, else None: `published_at` says what is wrong
+    with it, or whoever reads it otherwise. Raise PublishError where that is a Hub, and as `pull`.
     """
     note = cache / _NOTES / f"{hashlib.sha256(uri.encode()).hexdigest()[:32]}.json"
     try:
         version = published_at(uri)
     except (FetchError, PublishError) as error:
         kept = _kept(note, cache) if isinstance(error, FetchError) or is_away(error) else None
-        if kept is None:
+        if kept is not None:
+            say(f"{str(error).rstrip('.')}. Taken is {kept[0].name}, which was fetched before.")
+        elif isinstance(error, PublishError):
             raise
-        say(f"{str(error).rstrip('.')}. Taken is {kept[0].name}, which was fetched before.")
         return kept
     if version is None:
         return None

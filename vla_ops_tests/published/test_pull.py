@@ -140,5 +140,11 @@ def test_where_the_place_cannot_be_reached_what_the_uri_named_last_is_taken(tmp_
     assert again == first
     assert first[0].manifest.version == done.manifest.version
     assert f"Taken is {uri}@{done.manifest.version}, which was fetched before" in said[-1]
-    with pytest.raises(FetchError, match="503"):
-        bring(f"{uri}@{done.manifest.version}", tmp_path / "cache")
+    assert bring(f"{uri}@{done.manifest.version}", tmp_path / "cache") is None
+
+
+def test_a_fetch_that_breaks_off_is_said_and_nothing_else_is_taken(tmp_path: Path, http: HttpServer) -> None:
+    published(LocalStore(http.folder), tmp_path / "made", a="one")
+    http.trouble = lambda request, _: 503 if request.path.endswith("params/a") else "none"
+    with pytest.raises(FetchError, match="cannot be listed"):
+        bring(f"{http.uri}/{NAME}", tmp_path / "cache")
