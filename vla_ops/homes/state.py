@@ -6,6 +6,8 @@
     <home>/<robot>/states/<id>           one state: unit -> file -> size, SHA-256, time
     <home>/<robot>/blobs/<ab>/<SHA-256>  contents of files, <ab> being how it begins
 
+What is being removed from it is said in `removing`.
+
 A unit is what appears at once on one disk, too: the episodes of a recording, a version of a dataset, a step of a run, or a single file.
 """
 

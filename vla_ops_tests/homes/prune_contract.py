@@ -80,15 +80,23 @@ def is_killed(store: Store, number: int, *, of: str = "") -> bool:
     return False
 
 
-def whole(store: Store, folder: Path) -> dict[str, str]:
-    """All that the home names, as a machine that comes new to it has it. Each content is what its name says."""
-    for kept in there_in(store).state.files.values():
+def named(store: Store) -> dict[str, str]:
+    """All that the home names. Each content is what its name says."""
+    found: dict[str, str] = {}
+    for path, kept in there_in(store).state.files.items():
         content = store.read(f"blobs/{blob_name(kept.sha256)}")
         assert content is not None
         assert hashlib.sha256(content).hexdigest() == kept.sha256
-    new = Machine(store, folder)
+        found[path] = content.decode()
+    return found
+
+
+def whole(store: Store, folder: Path) -> dict[str, str]:
+    """All that the home names, as a machine that comes new to it has it."""
+    found, new = named(store), Machine(store, folder)
     new.fetch()
-    return new.files
+    assert new.files == found
+    return found
 
 
 def old_and_new(one: Machine) -> None:
