@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from vla_ops.cli_named import say
-from vla_ops.errors import HomeError
+from vla_ops.errors import HomeError, VlaOpsError
 
 if TYPE_CHECKING:
+    from vla_ops.homes.prune import Plan
     from vla_ops.homes.robot_home import Done, RobotHome
     from vla_ops.homes.state import Unit
 
@@ -119,6 +121,46 @@ class Join:
 
 
 @dataclass(frozen=True)
+class Prune:
+    """Remove old states from the home, and the contents that only they name: what lies in the store only grows otherwise.
+
+    Nothing that a machine has is touched, and other machines may fetch and send meanwhile. Exit code 2 if it failed for a robot.
+    """
+
+    robot: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[ROBOT]")] = None
+    """A robot or a mixture; without it all that are in the home."""
+    keep_days: int = 30
+    """States of so many days stay, and what was sent in them; at least 1, for what is fetched or sent at this moment."""
+    dry_run: bool = False
+    """Only say what would be removed."""
+    take_over: bool = False
+    """Finish what another machine began and was killed in. One of this machine that was killed is taken over without it."""
+
+    def run(self) -> int:
+        """Remove, or say what would be."""
+        if self.keep_days < 1:
+            raise HomeError("so few days cannot be kept", found=self.keep_days, expected="1 or more", todo="Give --keep-days 1 or more.")
+        robots = _robots() if self.robot is None else [_home_of(self.robot).root.name]
+        failed = [robot for robot in robots if not self._is_done(robot)]
+        return 2 if failed else 0
+
+    def _is_done(self, robot: str) -> bool:
+        from vla_ops.homes.prune import Prune as Pruning
+
+        try:
+            pruning = Pruning(_home_of(robot).store, timedelta(days=self.keep_days), say=say)
+            plan = pruning.plan() if self.dry_run else pruning.run(take_over=self.take_over)
+        # The others may be pruned even so.
+        except VlaOpsError as error:
+            if self.robot is not None:
+                raise
+            say(f"{robot}: {error}")
+            return False
+        sys.stdout.write(_told_of_prune(robot, plan, is_done=not self.dry_run))
+        return True
+
+
+@dataclass(frozen=True)
 class Home:
     """Look after a home in a store and this machine's copy of it (docs/homes.md)."""
 
@@ -128,6 +170,7 @@ class Home:
         | Annotated[Send, tyro.conf.subcommand("send")]
         | Annotated[Mend, tyro.conf.subcommand("mend")]
         | Annotated[Join, tyro.conf.subcommand("join")]
+        | Annotated[Prune, tyro.conf.subcommand("prune")]
     ]
 
     def run(self) -> int:
@@ -136,7 +179,6 @@ class Home:
 
 
 def _home_of(name: str) -> RobotHome:
-    from vla_ops.home import home
     from vla_ops.homes.at_home import robot_home
     from vla_ops.homes.state import POINTER
 
@@ -147,9 +189,28 @@ def _home_of(name: str) -> RobotHome:
         todo = "Check the name, as it is in robots/, and VLA_OPS_HOME."
         raise HomeError("there is nothing of this robot, neither at home nor here", file=found.store.uri, found=robot, todo=todo)
     if found is None:
-        todo = "Nothing is to be fetched or sent. For a home that machines share: VLA_OPS_HOME=s3://BUCKET/PREFIX (docs/homes.md)."
-        raise HomeError("VLA_OPS_HOME is a folder", file=home(), todo=todo)
+        raise _is_a_folder()
     return found
+
+
+def _robots() -> list[str]:
+    """All that are in the home."""
+    from vla_ops.home import remote_home
+    from vla_ops.homes.state import POINTER
+    from vla_ops.publishing.stores import store_at
+
+    remote = remote_home()
+    if remote is None:
+        raise _is_a_folder()
+    # Publications may be beside them.
+    return [name for name in store_at(remote).folders() if store_at(f"{remote}/{name}").pointer(POINTER) is not None]
+
+
+def _is_a_folder() -> HomeError:
+    from vla_ops.home import home
+
+    todo = "Nothing is to be fetched or sent. For a home that machines share: VLA_OPS_HOME=s3://BUCKET/PREFIX (docs/homes.md)."
+    return HomeError("VLA_OPS_HOME is a folder", file=home(), todo=todo)
 
 
 def _finished(what: str, done: Done) -> int:
@@ -166,3 +227,17 @@ def _told(units: Iterable[str], files: Mapping[str, Unit]) -> str:
     size = sum(kept.size for unit in units for kept in files.get(unit, {}).values())
     more = f" and {len(units) - _SHOWN} more" if len(units) > _SHOWN else ""
     return f"{len(units)} units, {size / 1e6:.1f} MB: {', '.join(units[:_SHOWN])}{more}"
+
+
+def _told_of_prune(robot: str, plan: Plan, *, is_done: bool) -> str:
+    removed, unfinished = ("removed", f", {plan.unfinished} unfinished uploads") if is_done else ("to remove", "")
+    units = [f"{unit} ({size / 1e9:.2f} GB)" for unit, size in plan.units]
+    more = f" and {len(units) - _SHOWN} more" if len(units) > _SHOWN else ""
+    kept = sum(plan.kept.values()) / 1e9
+    lines = [
+        robot,
+        f"  {removed:<9}  {len(plan.blobs)} contents, {plan.bytes / 1e9:.2f} GB, {len(plan.states)} old states{unfinished}",
+        *([f"  of         {', '.join(units[:_SHOWN])}{more}"] if units else []),
+        f"  kept       {len(plan.kept)} contents, {kept:.2f} GB, {plan.kept_states} states",
+    ]
+    return "\n".join(lines) + "\n"

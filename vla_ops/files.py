@@ -213,10 +213,11 @@ def _in_use(work: Path) -> bool:
     pid, _, host = (*work.name.rsplit(_MARK, 1)[1].split("-", 2), "", "")[:3]
     if host != socket.gethostname():
         return time.time() - work.stat().st_mtime < _SURELY_DEAD_S
-    return _alive(pid)
+    return is_alive(pid)
 
 
-def _alive(pid: str) -> bool:
+def is_alive(pid: str) -> bool:
+    """Whether a process of this machine is there; also if that cannot be told."""
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,10 +87,55 @@ def test_what_is_damaged_there_is_named_and_mended_from_a_machine_that_has_it(on
     assert (bare.code, bare.err.count("LOST")) == (2, 1)
 
 
+def converted_again(on: On, tmp_path: Path) -> None:
+    """A home with the episodes of two conversions, the first of them forty days old."""
+    on("station", "convert", "arm")
+    for path in (tmp_path / "share").rglob("*"):
+        os.utime(path, (time.time() - 40 * 86_400,) * 2)
+    shutil.rmtree(tmp_path / "station/arm/episodes/0.hdf5")
+    on("station", "home", "send", "arm")
+    # It was the home's until a moment ago.
+    pointer = json.loads((tmp_path / "share/arm/state.json").read_text())
+    os.utime(tmp_path / "share/arm/states" / pointer["state"], (time.time() - 35 * 86_400,) * 2)
+
+
+def test_what_is_old_is_told_and_then_removed_from_the_home(on: On, tmp_path: Path) -> None:
+    converted_again(on, tmp_path)
+    blobs = sorted((tmp_path / "share/arm/blobs").rglob("*/*"))
+    (tmp_path / "share/publications").mkdir()
+    assert "to remove  0 contents" in on("station", "home", "prune", "arm", "--keep-days", "60", "--dry-run").out
+    told = on("station", "home", "prune", "--dry-run").out
+    assert told.startswith("arm\n  to remove  ")
+    assert "1 old states" in told
+    assert "of         episodes/0.hdf5 (0.00 GB)" in told
+    assert sorted((tmp_path / "share/arm/blobs").rglob("*/*")) == blobs
+    # From a machine that has nothing of it.
+    done = on("laptop", "home", "prune")
+    assert done.code == 0, done.err
+    assert done.out.replace("removed  ", "to remove") == told.replace("1 old states", "1 old states, 0 unfinished uploads")
+    assert 0 < len(sorted((tmp_path / "share/arm/blobs").rglob("*/*"))) < len(blobs)
+    assert on("laptop", "home", "fetch", "arm").code == 0
+    assert "nothing new or changed" not in on("station", "convert", "arm").out
+
+
+def test_what_cannot_be_pruned_is_said_and_the_other_robots_are(on: On, tmp_path: Path) -> None:
+    converted_again(on, tmp_path)
+    shutil.copytree(tmp_path / "share/arm", tmp_path / "share/hand")
+    (tmp_path / "share/arm/state.json").write_text("{}")
+    done = on("laptop", "home", "prune")
+    assert done.code == 2
+    assert "arm: the pointer of a home cannot be read" in done.err
+    assert "hand\n  removed" in done.out
+    assert_refused(on("laptop", "home", "prune", "arm"), "the pointer of a home cannot be read")
+    assert_refused(on("laptop", "home", "prune", "--keep-days", "0"), "--keep-days 1 or more")
+    assert_refused(on("laptop", "home", "prune", "leg"), "neither at home nor here")
+
+
 def test_without_a_home_in_a_store_there_is_nothing_to_fetch_or_send(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words in (["status"], ["fetch"], ["send"], ["mend"]):
+    for words in (["status"], ["fetch"], ["send"], ["mend"], ["prune"]):
         assert_refused(Terminal(tmp_path, monkeypatch, capsys)("home", *words, "arm"), "VLA_OPS_HOME is a folder", "docs/homes.md")
+    assert_refused(Terminal(tmp_path, monkeypatch, capsys)("home", "prune"), "VLA_OPS_HOME is a folder", "docs/homes.md")
     elsewhere = Terminal(tmp_path, monkeypatch, capsys, home="gopher://lab")("home", "status", "arm")
     assert_refused(elsewhere, "VLA_OPS_HOME cannot be this", "gopher://lab")

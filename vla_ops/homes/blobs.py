@@ -12,17 +12,12 @@ from pathlib import Path
 from vla_ops.errors import HomeError, StoreError
 from vla_ops.fetching.download import fetch_file
 from vla_ops.fetching.remote import file_at
-from vla_ops.homes.state import BLOBS, Kept
+from vla_ops.homes.state import BLOBS, Kept, blob_name
 from vla_ops.publishing.hashing import HashedFile
 from vla_ops.publishing.stores.base import Store
 
 # What is smaller is fetched in one request.
 _WHOLE = 8 << 20
-
-
-def blob_name(sha256: str) -> str:
-    """Where a content lies below `blobs/`."""
-    return f"{sha256[:2]}/{sha256}"
 
 
 class Blobs:

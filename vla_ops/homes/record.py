@@ -35,6 +35,8 @@ class Begun:
     state: str
     units: tuple[str, ...] = ()
     record: Record | None = None
+    # What those units are in it; None where an earlier version wrote this.
+    to: State | None = None
 
 
 class Records:
@@ -79,15 +81,17 @@ class Records:
     def begin(self, begun: Begun) -> None:
         """Say what is under way from now on, until `write`."""
         record = None if begun.record is None else _to_json(begun.record)
+        to = None if begun.to is None else begun.to.to_json()
         with replacing(self._towards) as work:
-            work.write_bytes(packed({"state": begun.state, "units": begun.units, "record": record}))
+            work.write_bytes(packed({"state": begun.state, "units": begun.units, "record": record, "to": to}))
 
     def begun(self) -> Begun | None:
         """What a killed process left under way."""
         try:
             told = unpacked(self._towards.read_bytes(), file=self._towards)
             record = None if told["record"] is None else _from_json(told["record"], self._towards)
-            return Begun(told["state"], tuple(told["units"]), record)
+            to = None if told.get("to") is None else State.from_json(told["to"], file=self._towards)
+            return Begun(told["state"], tuple(told["units"]), record, to)
         except FileNotFoundError:
             return None
         except (KeyError, TypeError) as error:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vla_ops.errors import HomeError
-from vla_ops.homes.blobs import Blobs, blob_name
+from vla_ops.homes.blobs import Blobs
 from vla_ops.homes.copy import Copy, Found, can_be_linked, is_left_behind
 from vla_ops.homes.join import Joined, join
 from vla_ops.homes.record import Begun, Record, Records
-from vla_ops.homes.state import BLOBS, Kept, State, Unit, content_of, is_of_recording
-from vla_ops.homes.there import There, point_to, require_same_home, state_in, there_in, write_state
+from vla_ops.homes.removing import require_not_removed
+from vla_ops.homes.state import BLOBS, Kept, State, Unit, blob_name, content_of, is_of_recording
+from vla_ops.homes.there import There, has_been, point_to, require_same_home, state_reached, there_in, write_state
 from vla_ops.publishing.hashing import hash_file
 from vla_ops.publishing.progress import Progress
 from vla_ops.publishing.stores.base import Store
@@ -161,12 +162,21 @@ class RobotHome:
         there, record = there_in(self.store), self._records.read()
         require_same_home(self.store, there, record.state, record.number)
         with self._copy.alone(self._say):
-            if (begun := self._records.begun()) is not None and there.has_been(begun.state):
-                record = begun.record or _gone_on(record, self._copy.look(record), begun, state_in(self.store, begun.state))
+            if (begun := self._records.begun()) is not None and (reached := self._gone_on(there, record, begun)) is not None:
+                record = reached
                 self._records.write(record)
             found = self._copy.look(record)
         _refuse_nested((found.mine, there.state), self.root)
         return Standing(there, found, record, join(record.base, found.mine, there.state))
+
+    def _gone_on(self, there: There, record: Record, begun: Begun) -> Record | None:
+        """The record that a killed process was about to write; None where the home never was what it was about to make of it."""
+        if begun.record is not None:
+            return begun.record if there.has_been(begun.state) else None
+        if not has_been(self.store, there, begun.state):
+            return None
+        state = state_reached(self.store, begun.state) if begun.to is None else begun.to
+        return _gone_on(record, self._copy.look(record), begun, state)
 
     def _bring(self, stands: Standing, units: Mapping[str, Unit]) -> Done:
         there, found = stands.there, stands.found
@@ -200,7 +210,8 @@ class RobotHome:
             if _is_as(now, stands.found, unit) and not now.is_busy(unit) and all(kept.sha256 in sources[unit] for kept in files.values())
         }
         if ready and stands.there.id is not None:
-            self._records.begin(Begun(stands.there.id, tuple(ready)))
+            to = {unit: files for unit, files in stands.there.state.units.items() if unit in ready}
+            self._records.begin(Begun(stands.there.id, tuple(ready), to=State(to)))
         used = Counter(kept.sha256 for files in units.values() for kept in files.values())
         shared = {sha256 for sha256, times in used.items() if times > 1}
         gone = sorted(unit for unit, files in ready.items() if not files)
@@ -234,6 +245,7 @@ class RobotHome:
         }
         name = stands.there.id
         if sent:
+            require_not_removed(self.store, State(units), stands.there.removing)
             self._send_contents(stands, [path for unit in sent for path in units.get(unit, {})], progress)
             name = write_state(self.store, State(units), stands.there)
         reached = _reached(stands, State(units), name, sent=sent, left=stands.joined.theirs)

@@ -6,6 +6,8 @@
     <home>/<robot>/states/<id>           one state: unit -> file -> size, SHA-256, time
     <home>/<robot>/blobs/<ab>/<SHA-256>  contents of files, <ab> being how it begins
 
+What is being removed from it is said in `removing`.
+
 A unit is what appears at once on one disk, too: the episodes of a recording, a version of a dataset, a step of a run, or a single file.
 """
 
@@ -22,7 +24,9 @@ from typing import Any
 
 from vla_ops.errors import HomeError
 
-FORMAT = 1
+# What is being removed from a home is known from the second on: states have it while that goes on, so that nobody who does not know of it
+# names what is about to go.
+FORMAT, FORMAT_REMOVING = 1, 2
 POINTER, STATES, BLOBS = "state.json", "states", "blobs"
 # A recording's episodes are below a folder of any depth that has this file.
 _EPISODES, _RECORDING = "episodes", "recording.json"
@@ -65,9 +69,9 @@ class State:
     def from_json(cls, told: Any, *, file: object) -> State:
         """The inverse of `to_json`. Raise HomeError for what is none, is of a newer version, or names files outside of the folder."""
         try:
-            if told["format"] > FORMAT:
-                todo = "Update vla_ops on this machine: another one that uses this home is newer."
-                raise HomeError("the home was written by a newer version", file=file, found=told["format"], expected=FORMAT, todo=todo)
+            if told["format"] > FORMAT_REMOVING:
+                found, todo = told["format"], "Update vla_ops on this machine: another one that uses this home is newer."
+                raise HomeError("the home was written by a newer version", file=file, found=found, expected=FORMAT_REMOVING, todo=todo)
             units = {unit: {path: Kept(*kept) for path, kept in files.items()} for unit, files in told["units"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise damaged(file, repr(error)) from error
@@ -75,9 +79,13 @@ class State:
             raise damaged(file, f"{outside[0]!r}, which is outside of the robot's folder")
         return cls(units)
 
-    def to_bytes(self, after: str | None) -> bytes:
-        """As a home keeps it, after another one: no two states of a home have the same id."""
-        return packed({"after": after, **self.to_json()})
+    def to_bytes(self, after: str | None, *, removing: str | None = None) -> bytes:
+        """As a home keeps it, after another one: no two states of a home have the same id. `removing` is the list of what goes meanwhile.
+
+        With its id in it, it can be none of those that the list names.
+        """
+        more = {} if removing is None else {"format": FORMAT_REMOVING, "removing": removing}
+        return packed({"after": after, **self.to_json(), **more})
 
     @classmethod
     def from_bytes(cls, content: bytes, *, file: object) -> State:
@@ -106,6 +114,11 @@ def damaged(file: object, found: str) -> HomeError:
 def state_id(content: bytes) -> str:
     """The name of a state: of its content."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def blob_name(sha256: str) -> str:
+    """Where a content lies below `blobs/`."""
+    return f"{sha256[:2]}/{sha256}"
 
 
 def content_of(unit: Unit | None) -> dict[str, str] | None:

@@ -282,7 +282,7 @@ class HomeContract:
     def test_a_home_of_a_newer_version_is_not_touched(self, one: Machine, store: Store) -> None:
         from vla_ops.homes.state import packed, state_id
 
-        content = packed({"format": 2, "units": {}})
+        content = packed({"format": 3, "units": {}})
         store.point(f"states/{state_id(content)}", content, seen=None)
         told = {"state": state_id(content), "number": 1, "before": [], "by": "it", "at": "now"}
         store.point("state.json", json.dumps(told).encode(), seen=None)

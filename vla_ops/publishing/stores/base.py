@@ -6,8 +6,9 @@ the store allows. A pointer is a small file that is only replaced by who has see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from vla_ops.publishing.hashing import HashedFile
@@ -19,6 +20,14 @@ class Pointer:
 
     content: bytes
     mark: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a listing says of a file: its size in bytes, and when it was written, by the store's clock."""
+
+    size: int
+    written: datetime
 
 
 class Store(Protocol):
@@ -72,4 +81,20 @@ class Store(Protocol):
 
     def point(self, name: str, content: bytes, *, seen: Pointer | None) -> bool:
         """Replace a pointer, or make the first with `seen` None. False, and nothing done, where it is not what was seen any more."""
+        ...
+
+    def folders(self) -> list[str]:
+        """Names of the folders that are directly in it."""
+        ...
+
+    def stored(self, folder: str) -> Mapping[str, Stored]:
+        """What `listed` names, with the time of each."""
+        ...
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; what is not there is no error. What was to be removed before an error may be gone or not."""
+        ...
+
+    def clear_unfinished(self, before: datetime) -> int:
+        """Remove what killed calls of `put` that began before a time have left, of which nothing is listed; return how many there were."""
         ...

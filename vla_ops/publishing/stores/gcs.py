@@ -9,14 +9,15 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 from vla_ops.errors import PublishError
 from vla_ops.publishing.hashing import HashedFile, changed
-from vla_ops.publishing.stores.base import Pointer
+from vla_ops.publishing.stores.base import Pointer, Stored
 
 _URI = re.compile(r"gs://(?P<bucket>[^/@?#\s]+)(?:/(?P<prefix>[^?#]*))?")
 _PARTS, _PROBE = ".parts", ".vla-ops-probe"
@@ -125,6 +126,35 @@ class GcsStore:
                 # Asked again because the first answer was lost, what it finds may be its own.
                 return self.read(name) == content
         return True
+
+    def folders(self) -> list[str]:
+        """See Store.folders."""
+        root = self._key("")
+        with self._saying():
+            listing = self._client.list_blobs(self._name, prefix=root, delimiter="/")
+            # It knows of folders only when it has been read.
+            list(listing)
+        return sorted(prefix.removeprefix(root).rstrip("/") for prefix in listing.prefixes)
+
+    def stored(self, folder: str) -> Mapping[str, Stored]:
+        """See Store.stored."""
+        return {name: Stored(blob.size, blob.updated) for name, blob in self._entries(folder).items()}
+
+    def remove(self, names: Iterable[str]) -> None:
+        """See Store.remove."""
+        list(self._pool.map(self._remove_one, names))
+
+    def clear_unfinished(self, before: datetime) -> int:
+        """See Store.clear_unfinished: parts that were not composed."""
+        left = [f"{_PARTS}/{name}" for name, blob in self._entries(_PARTS).items() if blob.updated < before]
+        self.remove(left)
+        return len(left)
+
+    def _remove_one(self, name: str) -> None:
+        from google.api_core.exceptions import NotFound
+
+        with self._saying(name), suppress(NotFound):
+            self._bucket.blob(self._key(name)).delete(retry=self._again)
 
     def _compared(self, blob: Any, file: HashedFile) -> str | None:
         if blob is None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from vla_ops.errors import PublishError, StoreError
 from vla_ops.files import is_work_in_progress, link_or_copy, only_one, replacing, sweep
 from vla_ops.publishing.hashing import HashedFile, changed, hash_file
-from vla_ops.publishing.stores.base import Pointer
+from vla_ops.publishing.stores.base import Pointer, Stored
 
 _BLOCK = 4 << 20
 
@@ -99,6 +100,41 @@ class LocalStore:
             with replacing(target) as work:
                 work.write_bytes(content)
         return True
+
+    def folders(self) -> list[str]:
+        """See Store.folders."""
+        return sorted(path.name for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
+
+    def stored(self, folder: str) -> Mapping[str, Stored]:
+        """See Store.stored."""
+        root, found = self.folder / folder, dict[str, Stored]()
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and not is_work_in_progress(path):
+                about = path.stat()
+                found[path.relative_to(root).as_posix()] = Stored(about.st_size, _time_of(about))
+        return found
+
+    def remove(self, names: Iterable[str]) -> None:
+        """See Store.remove. Folders stay: somebody may be about to write into one."""
+        for name in names:
+            path = self.folder / name
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                todo = "Check the permissions of its folder."
+                raise PublishError("a file cannot be removed", file=path, found=error.strerror, todo=todo) from error
+
+    def clear_unfinished(self, before: datetime) -> int:
+        """See Store.clear_unfinished."""
+        left = [path for path in self.folder.rglob("*") if is_work_in_progress(path) and path.is_file()]
+        old = [path for path in left if _time_of(path.stat()) < before]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+
+def _time_of(about: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(about.st_mtime, UTC)
 
 
 def _patiently(_who: str) -> None:

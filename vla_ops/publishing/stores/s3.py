@@ -10,17 +10,19 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from datetime import datetime
+from itertools import batched
 from typing import Any
 
 from vla_ops.errors import PublishError
 from vla_ops.publishing.hashing import HashedFile
-from vla_ops.publishing.stores.base import Pointer
+from vla_ops.publishing.stores.base import Pointer, Stored
 from vla_ops.publishing.stores.s3_client import PATIENT, QUICK, S3Options, client_of, session_of
 from vla_ops.publishing.stores.s3_errors import code_of, said
-from vla_ops.publishing.stores.s3_parts import Upload, content_md5
+from vla_ops.publishing.stores.s3_parts import Upload, abort_unfinished, content_md5
 from vla_ops.publishing.stores.s3_small import SmallPuts
 
 _URI = re.compile(r"s3://(?P<bucket>[^/@?#\s]+)(?:/(?P<prefix>[^?#]*))?")
@@ -32,6 +34,8 @@ _NOT_AS_SEEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey",
 # An upload that another call has ended, parts that a server has lost, bytes that the way has changed.
 _BEGIN_ANEW = {"NoSuchUpload", "InvalidPart", "BadDigest", "XAmzContentSHA256Mismatch"}
 _TRIES = 4
+# As many as one request may name.
+_REMOVED_AT_ONCE = 1000
 
 
 class S3Store:
@@ -145,6 +149,53 @@ class S3Store:
         # Ceph compares without the quotes that belong to an ETag: what was not written with them may be written without.
         marks = dict.fromkeys((seen.mark, seen.mark.strip('"')))
         return any(self.pointer(name) == seen and self._written_only(name, content, IfMatch=mark) for mark in marks)
+
+    def folders(self) -> list[str]:
+        """See Store.folders."""
+        root = self._key("")
+        with self._saying():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=root, Delimiter="/")
+            return [entry["Prefix"].removeprefix(root).rstrip("/") for page in pages for entry in page.get("CommonPrefixes", [])]
+
+    def stored(self, folder: str) -> Mapping[str, Stored]:
+        """See Store.stored."""
+        return {name: Stored(entry["Size"], entry["LastModified"]) for name, entry in self._entries(folder).items()}
+
+    def remove(self, names: Iterable[str]) -> None:
+        """See Store.remove. With versions of objects switched on in a bucket, they stay there as earlier ones."""
+        for batch in batched(names, _REMOVED_AT_ONCE):
+            self._remove(batch)
+
+    def clear_unfinished(self, before: datetime) -> int:
+        """See Store.clear_unfinished: uploads in parts. None where the store does not tell which there are."""
+        with self._saying():
+            return abort_unfinished(self._client, self._bucket, self._key(""), before)
+
+    def _remove(self, names: tuple[str, ...]) -> None:
+        from botocore.exceptions import ClientError
+
+        objects = [{"Key": self._key(name)} for name in names]
+        with self._saying():
+            try:
+                answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+            # A store that has no such request, or wants it with another sum than this boto3 sends.
+            except ClientError:
+                list(self._pool.map(self._remove_one, names))
+                return
+        if refused := [error for error in answer.get("Errors", []) if error.get("Code") not in _MISSING]:
+            found, first = f"{len(refused)} of {len(names)}", refused[0]
+            why, todo = f"{first.get('Code')}: {first.get('Message')}", "Ask the owner of the bucket for s3:DeleteObject."
+            raise PublishError("the store does not remove", file=f"s3://{self._bucket}/{first['Key']}", found=f"{found}, {why}", todo=todo)
+
+    def _remove_one(self, name: str) -> None:
+        from botocore.exceptions import ClientError
+
+        with self._saying(name):
+            try:
+                self._client.delete_object(**self._at(name))
+            except ClientError as error:
+                if code_of(error) not in _MISSING:
+                    raise
 
     def _written_only(self, name: str, content: bytes, **only: str) -> bool:
         """Write under a condition; False where it does not hold. Without one in a store that knows none."""

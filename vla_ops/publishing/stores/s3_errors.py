@@ -10,7 +10,10 @@ from vla_ops.errors import PublishError
 from vla_ops.recordings.remote.errors import without_secrets
 
 _AGAIN = "Run the same again when that is over: what is there already is kept."
-_NEEDED = "s3:ListBucket, s3:GetObject, s3:PutObject, s3:ListBucketMultipartUploads, s3:ListMultipartUploadParts, s3:AbortMultipartUpload"
+_NEEDED = (
+    "s3:ListBucket, s3:GetObject, s3:PutObject, s3:ListBucketMultipartUploads, s3:ListMultipartUploadParts, s3:AbortMultipartUpload, "
+    "and s3:DeleteObject where something is to be removed"
+)
 _REGION = "Set the region of the store's options (or AWS_DEFAULT_REGION) to the bucket's."
 _EXPIRED = ("the store refuses: the credentials have expired", "Get new ones (as with `aws sso login`). What is there already is kept.")
 _REFUSED = ("the store refuses: this is not allowed to these credentials", f"Ask the owner of the bucket for {_NEEDED}.")

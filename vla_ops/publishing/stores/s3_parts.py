@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from vla_ops.publishing.hashing import HashedFile, changed
@@ -43,6 +44,22 @@ def require_part(file: HashedFile, number: int, content: bytes) -> None:
 def content_md5(md5: str) -> str:
     """As the header Content-MD5 has it: a store refuses a body that is not of it."""
     return base64.b64encode(bytes.fromhex(md5)).decode()
+
+
+def abort_unfinished(client: Any, bucket: str, prefix: str, before: datetime) -> int:
+    """Abort uploads below a prefix that were begun before a time; return how many. None where the store has no such request."""
+    from botocore.exceptions import ClientError
+
+    done = 0
+    try:
+        pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+        for entry in [entry for page in pages for entry in page.get("Uploads", []) if entry["Initiated"] < before]:
+            client.abort_multipart_upload(Bucket=bucket, Key=entry["Key"], UploadId=entry["UploadId"])
+            done += 1
+    except ClientError as error:
+        if code_of(error) not in _NO_SUCH_REQUEST:
+            raise
+    return done
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,38 @@ class StoreContract:
         with ThreadPoolExecutor(len(contents)) as pool:
             won = [content for content, is_ours in zip(contents, pool.map(write, contents), strict=True) if is_ours]
         assert won == [store.read("pi0/latest.json")]
+
+    def test_what_is_removed_is_gone_and_nothing_else(self, store: Store, tmp_path: Path) -> None:
+        file = made(tmp_path / "file", b"content")
+        names = [f"blobs/{k:02d}/a b+%é" for k in range(12)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: put(store, name, file), [*names, "blobs/kept"]))
+        store.remove(iter(names[:-1]))
+        assert store.listed("blobs") == {names[-1].removeprefix("blobs/"): 7, "kept": 7}
+        # What is there no more, and never was.
+        store.remove([*names, "blobs/never", "nowhere/at all"])
+        assert store.listed("blobs") == {"kept": 7}
+        assert store.read(names[0]) is None
+        store.remove([])
+        assert put(store, names[0], file) == 7
+
+    def test_a_listing_says_when_what_was_written(self, store: Store, tmp_path: Path) -> None:
+        put(store, "blobs/a/file", made(tmp_path / "file", b"content"))
+        assert store.point("states/x", b"state", seen=None)
+        (name, stored), *others = store.stored("blobs").items()
+        assert (name, stored.size, others) == ("a/file", 7, [])
+        assert abs(stored.written - datetime.now(UTC)) < timedelta(minutes=1)
+        assert store.stored("elsewhere") == {}
+
+    def test_the_folders_in_it_are_named(self, store: Store, tmp_path: Path) -> None:
+        assert store.folders() == []
+        file = made(tmp_path / "file", b"content")
+        for name in ("arm/blobs/deep/file", "arm/state.json", "hand/state.json", "file"):
+            put(store, name, file)
+        assert sorted(store.folders()) == ["arm", "hand"]
+
+    def test_what_is_whole_or_has_just_begun_is_not_cleared_away(self, store: Store, tmp_path: Path) -> None:
+        put(store, "pi0/v1/file", made(tmp_path / "file", content_of(PART + 1)))
+        later = datetime.now(UTC) + timedelta(days=1)
+        assert store.clear_unfinished(later) == 0
+        assert store.listed("") == {"pi0/v1/file": PART + 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def test_of_a_large_file_only_the_parts_that_are_missing_are_sent(gs: GcsFolder,
     # Nothing of it is left, and nothing of it was ever listed.
     assert fs.find(parts.rpartition("/")[0]) == []
     assert store.listed("") == {"pi0/v1/file": 2 * PART + 5}
+
+
+def test_parts_that_a_killed_call_left_are_cleared_away_when_they_are_old(gs: GcsFolder) -> None:
+    store = GcsStore(gs.uri)
+    gs.fs().pipe_file(f"{gs.uri.removeprefix('gs://')}/.parts/ab/00000", b"x")
+    assert store.clear_unfinished(datetime.now(UTC) - timedelta(hours=1)) == 0
+    assert store.clear_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 1
+    assert store.clear_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 0
 
 
 def test_a_file_of_more_parts_than_one_request_composes_is_whole(gs: GcsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import traceback
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,19 @@ class TestUnfinished:
         other = client_of(s3).create_multipart_upload(**at)["UploadId"]
         put(store, NAME, file)
         assert uploads_of(s3, f"{NAME}.json") == [other]
+
+    def test_those_that_were_begun_before_a_time_are_cleared_away_below_the_store_alone(
+        self, s3: Bucket, store: S3Store, file: HashedFile
+    ) -> None:
+        begin(s3, {1: b"of one that was killed"})
+        at = {"Bucket": s3.name, "Key": f"{s3.prefix}-besides/{NAME}"}
+        besides = client_of(s3).create_multipart_upload(**at)["UploadId"]
+        assert store.clear_unfinished(datetime.now(UTC) - timedelta(hours=1)) == 0
+        assert len(uploads_of(s3)) == 1
+        assert store.clear_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 1
+        assert uploads_of(s3) == []
+        client_of(s3).abort_multipart_upload(**at, UploadId=besides)
+        assert put(store, NAME, file) == file.size
 
     def test_an_upload_that_another_ends_meanwhile_is_begun_anew(self, s3: Bucket, file: HashedFile) -> None:
         store, aborted = S3Store(s3.uri, options=S3Options(at_once=1)), list[str]()

@@ -52,6 +52,21 @@ def is_copy(_method: str, _path: str, headers: Any) -> bool:
     return "x-amz-copy-source" in headers
 
 
+def is_of_many(method: str, path: str, _headers: Any) -> bool:
+    return method == "POST" and path.endswith("?delete")
+
+
+def test_many_are_removed_by_one_request(store: S3Store, way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla_ops.publishing.stores.s3._REMOVED_AT_ONCE", 5)
+    names = [f"v1/{k}" for k in range(12)]
+    for name in names:
+        put(store, name, made(tmp_path / "file", b"content"))
+    way.asked.clear()
+    store.remove(names)
+    assert [request.split()[0] for request in way.asked] == ["POST"] * 3
+    assert store.listed("v1") == {}
+
+
 @pytest.mark.parametrize(("answer", "puts"), [((403, "AccessDenied"), 3), ((503, "SlowDown"), 3), ("lose", 3)])
 def test_a_small_file_that_is_refused_at_first_is_put_by_boto3(store: S3Store, way: Way, tmp_path: Path, answer: Fate, puts: int) -> None:
     way.fate = once(answer, is_put)
@@ -135,12 +150,33 @@ class TestThatIsLacking:
         assert not store.point("latest", b"v3", seen=None)
         assert store.read("latest") == b"v2"
 
+    @pytest.mark.parametrize("code", [(501, "NotImplemented"), (400, "MissingContentMD5"), (405, "MethodNotAllowed")])
+    def test_files_are_removed_one_by_one_where_that_cannot_be_asked_of_many(
+        self, store: S3Store, way: Way, tmp_path: Path, code: tuple[int, str]
+    ) -> None:
+        names = [f"v1/{k}" for k in range(5)]
+        for name in names:
+            put(store, name, made(tmp_path / "file", b"content"))
+        way.fate = always(code, is_of_many)
+        store.remove([*names, "v1/never"])
+        assert store.listed("v1") == {}
+
     def test_who_may_not_remove_may_publish(self, store: S3Store, way: Way) -> None:
         way.fate = always((403, "AccessDenied"), lambda method, *_: method == "DELETE")
         store.check()
 
 
 class TestThatIsSaid:
+    def test_what_may_not_be_removed(self, store: S3Store, way: Way) -> None:
+        refused = "<Error><Key>home/v1/1</Key><Code>AccessDenied</Code><Message>locked</Message></Error>"
+        missing = "<Error><Key>home/v1/2</Key><Code>NoSuchKey</Code></Error>"
+        way.fate = always((200, f"<DeleteResult>{refused}{missing}</DeleteResult>"), is_of_many)
+        with pytest.raises(PublishError, match=r"does not remove .*home/v1/1.*1 of 3, AccessDenied: locked.*s3:DeleteObject"):
+            store.remove(["v1/1", "v1/2", "v1/3"])
+        way.fate = always((403, "AccessDenied"), lambda method, *_: method in ("POST", "DELETE"))
+        with pytest.raises(PublishError, match=r"not allowed to these credentials.*s3:DeleteObject"):
+            store.remove(["v1/1"])
+
     @pytest.mark.parametrize(
         ("fate", "what", "todo"),
         [

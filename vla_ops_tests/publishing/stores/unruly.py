@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, Literal
 
-# The answer itself, one in its place, the answer's beginning, or none although the server did what was asked.
+# The answer itself, one in its place (an error's code, or a body), its beginning, or none although the server did what was asked.
 Fate = Literal["pass", "lose", "cut"] | tuple[int, str]
 
 
@@ -89,5 +89,7 @@ def way_to(endpoint: str) -> Iterator[Way]:
 
 
 def _error(code: str, message: str) -> bytes:
+    if code.startswith("<"):
+        return code.encode()
     said = f"<Code>{code}</Code><Message>{message}</Message>"
     return f'<?xml version="1.0" encoding="UTF-8"?><Error>{said}<RequestId>1</RequestId></Error>'.encode()
