@@ -11,10 +11,9 @@ from pathlib import Path
 
 from vla_ops.errors import HomeError, StoreError
 from vla_ops.fetching.download import fetch_file
-from vla_ops.fetching.remote import file_at
 from vla_ops.homes.state import BLOBS, Kept
 from vla_ops.publishing.hashing import HashedFile
-from vla_ops.publishing.stores.base import Store
+from vla_ops.publishing.stores.base import NONE, Store
 
 # What is smaller is fetched in one request.
 _WHOLE = 8 << 20
@@ -36,11 +35,14 @@ class Blobs:
         named = {blob_name(file.sha256): file for file in files}
         return {name: named[name] for name in self._store.differing(BLOBS, named)}
 
-    def send(self, files: Mapping[str, HashedFile], sent: Callable[[int], None], *, asked: bool) -> None:
-        """Put contents there by name; `asked` says that `absent` has just named them. Raise PublishError for a file that changes."""
-        with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="home") as pool:
-            # The list makes errors of the threads errors of this one.
-            list(pool.map(lambda name: self._store.put(f"{BLOBS}/{name}", files[name], like=None, sent=sent, asked=asked), files))
+    def send(
+        self, files: Mapping[str, HashedFile], sent: Callable[[int], None], *, asked: bool, last: Mapping[str, HashedFile] = NONE
+    ) -> None:
+        """Put contents there by name, and then `last`; `asked` says that `absent` has just named them.
+
+        Raise PublishError for a file that changes.
+        """
+        self._store.put_all({f"{BLOBS}/{name}": file for name, file in files.items()}, last=last, sent=sent, asked=asked)
 
     def fetch(self, wanted: Mapping[str, Kept]) -> dict[str, Path]:
         """Fetch the contents of files, by path; return by SHA-256 where they are until `clear`.
@@ -66,7 +68,7 @@ class Blobs:
             if target.stat().st_nlink > 1 or target.stat().st_size >= kept.size:
                 target.unlink()
         if kept.size > _WHOLE:
-            fetch_file(file_at(f"{self._store.uri}/{name}"), target)
+            fetch_file(self._store.remote_file(name), target)
         else:
             content = self._store.read(name)
             if content is None:

@@ -13,7 +13,7 @@ from vla_ops.errors import PublishError
 from vla_ops.recordings.remote.errors import passes, without_secrets
 
 _TRIES, _PAUSE_S, _LONGEST_PAUSE_S = 5, 1.0, 300.0
-_AGAIN = "Publish again when that is over: what is there already is kept."
+_AGAIN = "Run the same again when that is over: what is there already is kept."
 _XET = re.compile(r"\((?P<status>[45]\d\d) [A-Z]")
 _FULL = re.compile(r"(?i)storage limit|quota|payment required|upgrade your plan")
 _SAID = {
@@ -24,7 +24,7 @@ _SAID = {
     409: ("somebody else writes to the repository at the same time", _AGAIN),
     412: ("somebody else writes to the repository at the same time", _AGAIN),
     413: ("the Hub takes no commit of this size", "Publish to s3://, or make fewer or smaller files of it."),
-    429: ("the Hub asks to slow down", "Publish again in an hour: what is there already is kept."),
+    429: ("the Hub asks to slow down", "Run the same again in an hour: what is there already is kept."),
 }
 _BUSY = ("the Hub is too busy, or broken", _AGAIN)
 _REFUSED = ("the Hub refuses what was sent", "What it says is all that is known of it.")

@@ -10,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from vla_ops.spec.base import Strict
 
 _S3, _GCS, HUB = "s3://", "gs://", "hub:"
+# Of the Hub's client: it takes no such names.
+_NOT_TAKEN = {".git", ".cache"}
+_NAME_PARTS = 2
 _OF_THE_HUB = {"hub", "private", "licence", "hub_up_to_gb"}
 
 
@@ -24,6 +27,17 @@ def hub_name(repo_id: str) -> str:
     if "--" in repo_id or ".." in repo_id or repo_id.endswith(".git") or any(len(p) > 96 for p in name):
         raise ValueError(f"{repo_id!r}: the Hub refuses '--', '..', a name ending in '.git' and names over 96 characters")
     return repo_id
+
+
+def hub_folder(uri: str) -> tuple[str, str]:
+    """Repository and folder of `hf://datasets/OWNER/NAME[/FOLDER]`. Raise ValueError for what cannot be one."""
+    kind, *parts = uri.removeprefix("hf://").rstrip("/").split("/")
+    if not uri.startswith("hf://") or kind != "datasets" or len(parts) < _NAME_PARTS:
+        raise ValueError("what machines share on the Hub is a dataset repository: hf://datasets/OWNER/NAME, and a folder of it behind that")
+    repo_id, folder = hub_name("/".join(parts[:_NAME_PARTS])), parts[_NAME_PARTS:]
+    if odd := [part for part in folder if not part.strip(".") or part in _NOT_TAKEN or re.search(r"[@?#\\\s]", part)]:
+        raise ValueError(f"{odd[0]!r}: the Hub takes no folder of this name")
+    return repo_id, "/".join(folder)
 
 
 def export_name(hub: str, layout: str) -> str:
