@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vla_ops.errors import HomeError, StoreError
+from vla_ops.errors import FetchError, HomeError, StoreError
 from vla_ops.fetching.download import fetch_file
+from vla_ops.fetching.remote import RemoteFile
 from vla_ops.homes.state import BLOBS, Kept
 from vla_ops.publishing.hashing import HashedFile
 from vla_ops.publishing.stores.base import NONE, Store
@@ -68,7 +69,7 @@ class Blobs:
             if target.stat().st_nlink > 1 or target.stat().st_size >= kept.size:
                 target.unlink()
         if kept.size > _WHOLE:
-            fetch_file(self._store.remote_file(name), target)
+            fetch_file(self._at(name, path), target)
         else:
             content = self._store.read(name)
             if content is None:
@@ -81,6 +82,14 @@ class Blobs:
         _flush(target)
         os.utime(target, ns=(kept.mtime_ns, kept.mtime_ns))
         return target
+
+    def _at(self, name: str, path: str) -> RemoteFile:
+        try:
+            return self._store.remote_file(name)
+        except FetchError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise self._lost(path, name, "is missing") from error
+            raise
 
     def _lost(self, path: str, name: str, why: str) -> HomeError:
         robot = self._store.uri.rpartition("/")[2]

@@ -52,7 +52,7 @@ class PublishSpec(Strict):
     """
 
     store: str | None = None
-    """s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder: relative ones are below VLA_OPS_HOME, in a store too."""
+    """s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder: relative ones are below VLA_OPS_HOME, in a store too, but for hf://."""
     hub: str | None = None
     """OWNER/NAME on the Hugging Face Hub. An export for PyTorch gets `_torch_LAYOUT` behind it."""
     private: bool = True

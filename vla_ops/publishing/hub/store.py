@@ -90,8 +90,9 @@ class HubStore:
         found = self._repo.files([self._key(name)], commit).get(self._key(name))
         if found is None:
             todo = "It was removed there, or never sent."
-            raise FetchError("a file is not there", file=f"{self.uri}/{name}", found=f"nothing in commit {commit}", todo=todo)
-        return RemoteFile(name.rpartition("/")[2], _Files(self._repo, self.uri, commit, found.size), self._key(name), found.size, found.oid)
+            missing = FetchError("a file is not there", file=f"{self.uri}/{name}", found=f"nothing in commit {commit}", todo=todo)
+            raise missing from FileNotFoundError(name)
+        return RemoteFile(name.rpartition("/")[2], _Files(self._repo, commit, found.size), self._key(name), found.size, found.oid)
 
     def differs(self, name: str, file: HashedFile) -> str | None:
         """See Store.differs."""
@@ -204,14 +205,14 @@ class HubStore:
 class _Files:
     """Files of one commit, as what fetches them opens them."""
 
-    def __init__(self, repo: HubRepo, uri: str, commit: str, size: int) -> None:
-        self._repo, self._uri, self._commit, self._size = repo, uri, commit, size
+    def __init__(self, repo: HubRepo, commit: str, size: int) -> None:
+        self._repo, self._commit, self._size = repo, commit, size
 
     def open(self, path: str, *_: Any, **__: Any) -> io.RawIOBase:
         return _Ranges(lambda start, stop: self._repo.read_range(path, self._commit, start, stop), self._size)
 
     def unstrip_protocol(self, path: str) -> str:
-        return f"hf://{self._repo.address.repo_id}@{self._commit}/{path}"
+        return f"{self._repo.address.folder(self._commit)}/{path}"
 
 
 class _Ranges(io.RawIOBase):

@@ -88,7 +88,7 @@ class Store(Protocol):
         ...
 
     def remote_file(self, name: str) -> RemoteFile:
-        """A file of any size, to be fetched range by range. Raise FetchError or PublishError where there is none."""
+        """A file of any size, to be fetched range by range. Raise FetchError, caused by FileNotFoundError, where there is none."""
         ...
 
     def pointer(self, name: str) -> Pointer | None:
