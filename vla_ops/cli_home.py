@@ -147,7 +147,7 @@ def _home_of(name: str) -> RobotHome:
         todo = "Check the name, as it is in robots/, and VLA_OPS_HOME."
         raise HomeError("there is nothing of this robot, neither at home nor here", file=found.store.uri, found=robot, todo=todo)
     if found is None:
-        todo = "Nothing is to be fetched or sent. For a home that machines share: VLA_OPS_HOME=s3://BUCKET/PREFIX, or another place (docs/homes.md)."
+        todo = "Nothing is to be fetched or sent. For a home that machines share: VLA_OPS_HOME=s3://BUCKET/PREFIX (docs/homes.md)."
         raise HomeError("VLA_OPS_HOME is a folder", file=home(), todo=todo)
     return found
 

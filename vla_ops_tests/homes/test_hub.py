@@ -83,6 +83,20 @@ def test_a_send_is_two_commits_however_many_files_it_has(repo: Repo, tmp_path: P
     assert [after - before for before, after in pairwise(counts)] == [2, 0, 2]
 
 
+def test_a_fetch_asks_the_api_little_however_many_files_it_brings(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
+    one, other = machine(tmp_path, "one"), machine(tmp_path, "other")
+    for k in range(30):
+        one.convert(f"{k}.mcap")
+    one.send()
+    hub.asked.clear()
+    other.fetch()
+    assert other.files == one.files
+    assert len(repo.head.tree) > len(one.files)
+    assert sum("/api/" in line for line in hub.asked) <= 3
+    # Each content once, the pointer and the state, and both again when it is looked whether that was all.
+    assert sum("/resolve/" in line for line in hub.asked) <= len(one.files) + 4
+
+
 def test_much_is_sent_by_several_commits_and_seen_at_once(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(additions, "_COMMIT_FILES", 4)
     one = machine(tmp_path, "one")

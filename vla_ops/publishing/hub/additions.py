@@ -13,8 +13,8 @@ _CALL_BYTES, _CALL_FILES = 1 << 30, 100
 _COMMIT_BYTES, _COMMIT_FILES = 20 << 30, 500
 # Up to here the Hub may want a file within the commit, if it is a text; a commit takes 1 GB of them, in base64.
 _REGULAR, _COMMIT_REGULAR_BYTES = 10 << 20, 512 << 20
-# What is read and compared as a whole.
-_WHOLE = 1 << 20
+# What is read and compared as a whole: of a commit it is in memory.
+_WHOLE = 256 << 10
 
 
 def commits_of(names: Iterable[str], files: Mapping[str, HashedFile]) -> Iterator[list[str]]:

@@ -159,6 +159,7 @@ class HubStore:
             head = self._repo.head()
             if head is None:
                 self._repo.ensure(public=False)
+                self._repo.say(f"{self._repo.address.uri} was not there, and is a private repository now")
                 head = self._repo.head()
             if head is None or not head[1]:
                 raise self._unfit(is_there=head is not None)
