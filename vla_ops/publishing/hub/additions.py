@@ -60,6 +60,11 @@ def addition(name: str, file: HashedFile) -> Any:
     return made
 
 
+def is_read_by_the_commit(file: HashedFile) -> bool:
+    """Whether the client may read a file once more when it commits, and nobody compares what it reads then."""
+    return _WHOLE < file.size <= _REGULAR
+
+
 def require_same(additions: Mapping[str, Any], files: Mapping[str, HashedFile]) -> None:
     """Raise PublishError where the client, which hashes what it sends, has sent something else."""
     for name, made in additions.items():

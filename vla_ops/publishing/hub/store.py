@@ -18,7 +18,7 @@ from vla_ops.errors import FetchError, PublishError
 from vla_ops.fetching.remote import RemoteFile
 from vla_ops.published.hub_address import HubAddress
 from vla_ops.publishing.hashing import HashedFile
-from vla_ops.publishing.hub.additions import addition, calls_of, commits_of, require_same
+from vla_ops.publishing.hub.additions import addition, calls_of, commits_of, is_read_by_the_commit, require_same
 from vla_ops.publishing.hub.repo import HubRepo, Remote
 from vla_ops.publishing.stores.base import NONE, NOWHERE, Pointer
 from vla_ops.spec.publishing import hub_folder
@@ -31,7 +31,7 @@ class HubStore:
     """`hf://datasets/OWNER/NAME[/PREFIX]`. Raise PublishError for a URI that is none.
 
     The repository is made, private, when it is first looked at and not there: a token that may not is found before anything is done. A
-    public one is refused. `say` hears of waits.
+    public one is refused. `say` hears of that, and of waits.
     """
 
     def __init__(self, uri: str, *, say: Callable[[str], None] = lambda _: None, at_once: int = 8) -> None:
@@ -80,9 +80,8 @@ class HubStore:
                 self._upload({name: additions[name] for name in call}, left)
                 sent(sum(left[name].size for name in call if name not in not_sent))
             self._put(additions)
-            # What is large is read by the client when it sends it.
-            for name in names:
-                left[name].require_unchanged()
+            for file in (left[name] for name in names if is_read_by_the_commit(left[name])):
+                file.require_unchanged()
 
     def remote_file(self, name: str) -> RemoteFile:
         """See Store.remote_file."""

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from vla_ops.errors import PublishError
 from vla_ops.fetching.download import fetch_file
+from vla_ops.publishing.hashing import HashedFile
 from vla_ops.publishing.hub import additions
 from vla_ops.publishing.hub.store import HubStore
 from vla_ops.publishing.stores.base import Store
@@ -88,6 +89,33 @@ def test_contents_that_the_hub_has_are_not_sent_again_under_another_name(store: 
     hub.asked.clear()
     put(HubStore("hf://datasets/lab/home/other"), "v1/file", file)
     assert not any(line.startswith("PUT") for line in hub.asked)
+
+
+def changing(hub: HubServer, folder: Path, text: bytes) -> HashedFile:
+    """A text that is written to when the Hub is asked how it wants it."""
+    file = made(folder / "file", text)
+
+    def trouble(_: str, path: str) -> Trouble:
+        if "/preupload/" in path:
+            file.path.write_bytes(text + b" and more")
+        return None
+
+    hub.trouble = trouble
+    return file
+
+
+def test_a_small_text_that_changes_in_the_moment_of_the_commit_is_sent_as_it_was(store: HubStore, hub: HubServer, tmp_path: Path) -> None:
+    put(store, "v1/file", changing(hub, tmp_path, b"a small text"))
+    assert store.read("v1/file") == b"a small text"
+
+
+def test_a_larger_text_that_changes_in_the_moment_of_the_commit_is_refused(store: HubStore, hub: HubServer, tmp_path: Path) -> None:
+    text = b"a text " * 100_000
+    with pytest.raises(PublishError, match=r"a file changed while it was sent.*Run the same again"):
+        put(store, "v1/file", changing(hub, tmp_path, text))
+    hub.trouble = lambda *_: None
+    put(store, "v1/file", made(tmp_path / "file", text))
+    assert store.read("v1/file") == text
 
 
 def test_another_commit_between_look_and_point_does_no_harm(store: HubStore, hub: HubServer) -> None:
