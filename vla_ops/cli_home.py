@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vla_ops.homes.prune import Plan
     from vla_ops.homes.robot_home import Done, RobotHome
     from vla_ops.homes.state import Unit
+    from vla_ops.publishing.stores.base import Prunable, Store
 
 _SHOWN = 8
 
@@ -148,7 +149,7 @@ class Prune:
         from vla_ops.homes.prune import Prune as Pruning
 
         try:
-            pruning = Pruning(_home_of(robot).store, timedelta(days=self.keep_days), say=say)
+            pruning = Pruning(_prunable(_home_of(robot).store), timedelta(days=self.keep_days), say=say)
             plan = pruning.plan() if self.dry_run else pruning.run(take_over=self.take_over)
         # The others may be pruned even so.
         except VlaOpsError as error:
@@ -196,14 +197,23 @@ def _home_of(name: str) -> RobotHome:
 def _robots() -> list[str]:
     """All that are in the home."""
     from vla_ops.home import remote_home
+    from vla_ops.homes.at_home import home_store
     from vla_ops.homes.state import POINTER
-    from vla_ops.publishing.stores import store_at
 
     remote = remote_home()
     if remote is None:
         raise _is_a_folder()
     # Publications may be beside them.
-    return [name for name in store_at(remote).folders() if store_at(f"{remote}/{name}").pointer(POINTER) is not None]
+    return [name for name in _prunable(home_store(remote)).folders() if home_store(f"{remote}/{name}").pointer(POINTER) is not None]
+
+
+def _prunable(store: Store) -> Prunable:
+    from vla_ops.publishing.stores.base import Prunable
+
+    if not isinstance(store, Prunable):
+        todo = "Look at its page (Settings, storage) for what the Hub itself removes, or begin another repository: `vla-ops home join`."
+        raise HomeError("what is removed from a repository stays in its history", file=store.uri, todo=todo)
+    return store
 
 
 def _is_a_folder() -> HomeError:

@@ -3,8 +3,9 @@
 ::
 
     VLA_OPS_HOME=/data/vla_ops          a folder
-    VLA_OPS_HOME=s3://bucket/vla_ops    a place that several machines share, gs://bucket/... and file:///mnt/share/... as well: all work
-                                        is done in a copy, VLA_OPS_HOME_COPY or ~/.local/share/vla_ops/homes/..., see vla_ops/homes
+    VLA_OPS_HOME=s3://bucket/vla_ops    a place that several machines share, gs://bucket/..., hf://datasets/owner/name/... and
+                                        file:///mnt/share/... as well: all work is done in a copy, VLA_OPS_HOME_COPY or
+                                        ~/.local/share/vla_ops/homes/..., see vla_ops/homes
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from vla_ops.errors import SpecError
 
-_SCHEMES = ("s3", "gs", "file")
+HF = "hf://"
+_SCHEMES = ("s3", "gs", "hf", "file")
+_PLACES = "a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, hf://datasets/OWNER/NAME/PREFIX, or file:///PATH of a share"
 # Folders of a robot whose paths are written down in what is made of them.
 _PARTS = {"lerobot_v3", "lerobot_v21", "rlds", "norm_stats", "trainings", "exports", "episodes"}
 
@@ -44,6 +47,9 @@ def _copy_of(remote: str) -> Path:
 def remote_home() -> str | None:
     """The URI that VLA_OPS_HOME is, without a slash at its end; None where it is a folder. Raise SpecError for one that cannot be."""
     asked = os.environ.get("VLA_OPS_HOME", "").strip()
+    if asked.startswith("hub:"):
+        todo = "The Hugging Face Hub as a home is a dataset repository: hf://datasets/OWNER/NAME. To publish there: `publish: {hub: ...}`."
+        raise SpecError("VLA_OPS_HOME cannot be this", found=asked.partition("@")[0], expected=_PLACES, todo=todo)
     if not re.match(r"[A-Za-z0-9+]{2,}:/", asked):
         return None
     scheme, _, rest = asked.partition("://")
@@ -51,9 +57,21 @@ def remote_home() -> str | None:
     if scheme not in _SCHEMES or not place or place.startswith("/") != is_share or (not is_share and re.search(r"[@?#]", place)):
         # It may hold a password.
         found = f"{scheme.partition(':')[0]}://..." if re.search(r"[@?#]", asked) else asked
-        expected = "a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or file:///PATH of a share"
-        raise SpecError("VLA_OPS_HOME cannot be this", found=found, expected=expected, todo="Keys belong in the environment, not in it.")
+        raise SpecError("VLA_OPS_HOME cannot be this", found=found, expected=_PLACES, todo="Keys belong in the environment, not in it.")
+    if scheme == "hf":
+        _require_hub_folder(f"{HF}{place}")
     return f"{scheme}://{place}"
+
+
+def _require_hub_folder(uri: str) -> None:
+    # Not where the home is a folder, as it is for most: the specification's classes take a while to be made.
+    from vla_ops.spec.publishing import hub_folder
+
+    try:
+        hub_folder(uri)
+    except ValueError as error:
+        todo = f"{str(error)[:1].upper()}{str(error)[1:]}."
+        raise SpecError("VLA_OPS_HOME cannot be this", found=uri, expected=_PLACES, todo=todo) from None
 
 
 def moved_here(path: Path) -> Path:

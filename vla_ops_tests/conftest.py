@@ -12,7 +12,7 @@ from hypothesis import settings
 # Services that tests of any folder may ask for.
 from vla_ops_tests.services.gcs import gcs_server, gs  # noqa: F401
 from vla_ops_tests.services.http import http  # noqa: F401
-from vla_ops_tests.services.hub import hub  # noqa: F401
+from vla_ops_tests.services.hub import hub, impatient_hub  # noqa: F401
 from vla_ops_tests.services.s3 import s3, s3_server  # noqa: F401
 
 # How long an example takes is the machine's business.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vla_ops_tests.services.hub import HubServer
 from vla_ops_tests.terminal import Ran, Terminal, add_robot, assert_refused
 
 type On = Callable[..., Ran]
@@ -139,3 +140,27 @@ def test_without_a_home_in_a_store_there_is_nothing_to_fetch_or_send(
     assert_refused(Terminal(tmp_path, monkeypatch, capsys)("home", "prune"), "VLA_OPS_HOME is a folder", "docs/homes.md")
     elsewhere = Terminal(tmp_path, monkeypatch, capsys, home="gopher://lab")("home", "status", "arm")
     assert_refused(elsewhere, "VLA_OPS_HOME cannot be this", "gopher://lab")
+
+
+def test_machines_share_a_home_on_the_hub(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_robot(tmp_path)
+
+    def on(machine: str, *words: str | Path) -> Ran:
+        monkeypatch.setenv("VLA_OPS_HOME_COPY", str(tmp_path / machine))
+        return Terminal(tmp_path, monkeypatch, capsys, home="hf://datasets/lab/home")(*words)
+
+    converted = on("station", "convert", "arm")
+    assert converted.code == 0, converted.err
+    assert "to hf://datasets/lab/home/arm" in converted.err
+    assert hub.repo("lab/home", "dataset").private
+    stats = on("trainer", "norm-stats", "arm")
+    assert stats.code == 0, stats.err
+    assert "2 converted" in on("laptop", "status", "arm").out
+    status = on("station", "home", "status", "arm")
+    assert "hf://datasets/lab/home/arm: state" in status.out
+    for words in (("arm",), ()):
+        assert_refused(on("station", "home", "prune", *words), "stays in its history", "hf://datasets/lab/home")
+    hub.repo("lab/home", "dataset").private = False
+    assert_refused(on("station", "home", "status", "arm"), "the repository is public", "hf://datasets/lab/home/arm")

@@ -25,8 +25,12 @@ def test_a_folder_is_the_home_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "asked", ["s3://lab/vla", "gs://lab/vla", "s3://lab/vla/", "s3://lab", "file:///mnt/share/vla", "file:///mnt/me@lab/x"]
-)
+    "asked",
+    [
+        "s3://lab/vla", "gs://lab/vla", "s3://lab/vla/", "s3://lab", "file:///mnt/share/vla", "file:///mnt/me@lab/x",
+        "hf://datasets/lab/home", "hf://datasets/lab/home/", "hf://datasets/lab/home/of/arms",
+    ],
+)  # fmt: skip
 def test_a_place_in_a_store_has_a_copy_that_is_always_the_same(asked: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VLA_OPS_HOME", asked)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
@@ -46,6 +50,37 @@ def test_what_cannot_be_a_home_is_refused_with_what_can(asked: str, monkeypatch:
     with pytest.raises(SpecError, match="VLA_OPS_HOME cannot be this") as refused:
         home()
     assert "s3://BUCKET/PREFIX" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "todo"),
+    [
+        ("hf://lab/home", "hf://datasets/OWNER/NAME"),
+        ("hf://models/lab/home", "hf://datasets/OWNER/NAME"),
+        ("hf://datasets/lab", "hf://datasets/OWNER/NAME"),
+        ("hub:lab/home", "hf://datasets/OWNER/NAME"),
+        ("hub:datasets/lab/home", "hf://datasets/OWNER/NAME"),
+        ("hf://datasets/lab/-home", "not starting or ending with"),
+        ("hf://datasets/lab/a--b", "refuses '--'"),
+        ("hf://datasets/lab/home/.git/x", "'.git': the Hub takes no folder"),
+        ("hf://datasets/lab/home//x", "'': the Hub takes no folder"),
+        ("hf://datasets/lab/home/../x", "'..': the Hub takes no folder"),
+    ],
+)
+def test_what_the_hub_would_refuse_is_refused_when_it_is_read(asked: str, todo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLA_OPS_HOME", asked)
+    with pytest.raises(SpecError, match="VLA_OPS_HOME cannot be this") as refused:
+        remote_home()
+    assert asked in str(refused.value)
+    assert todo in str(refused.value)
+
+
+def test_a_token_in_it_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked in ("hf://planted@datasets/lab/home", "hf://datasets/lab/home?token=planted", "hub:lab/home@planted"):
+        monkeypatch.setenv("VLA_OPS_HOME", asked)
+        with pytest.raises(SpecError) as refused:
+            home()
+        assert "planted" not in str(refused.value)
 
 
 def test_a_copy_does_not_lie_in_its_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from threading import Event, Thread
 from typing import Any
 
 from vla_ops.errors import HomeError, SpecError, VlaOpsError
-from vla_ops.home import home, remote_home
+from vla_ops.home import HF, home, remote_home
 from vla_ops.homes.needs import named_run, needs_of, run_of, said, training
 from vla_ops.homes.robot_home import RobotHome, Wanted
 from vla_ops.homes.state import POINTER
 from vla_ops.mixture_file import Mixture
-from vla_ops.publishing.stores import store_at
+from vla_ops.publishing.stores import Store, store_at
 from vla_ops.robot_file import Robot
 from vla_ops.training.overrides import overridden
 from vla_ops.training.recipe import training_of
@@ -28,13 +28,22 @@ def robot_home(robot: str, say: Say) -> RobotHome | None:
     remote = remote_home()
     if remote is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", robot):
         raise SpecError("a robot cannot have this name", found=robot, todo="Give the name of its folder in robots/.")
-    return None if remote is None else RobotHome(store_at(f"{remote}/{robot}"), home() / robot, say=say)
+    return None if remote is None else RobotHome(home_store(f"{remote}/{robot}", say), home() / robot, say=say)
+
+
+def home_store(uri: str, say: Say = lambda _: None) -> Store:
+    """The store that a home, or a robot's folder of it, is in. Raise PublishError for one that cannot be used."""
+    if not uri.startswith(HF):
+        return store_at(uri)
+    from vla_ops.publishing.hub.store import HubStore
+
+    return HubStore(uri, say=say)
 
 
 def needs_of_run(uri: str, wanted: Callable[[str], Wanted]) -> dict[str, Wanted]:
     """What `ROBOT/TRAINING` and the like needs, `wanted(training)`; nothing for a path or a URL, and where no such robot is at home."""
     remote, named = remote_home(), named_run(uri)
-    if remote is None or named is None or store_at(f"{remote}/{named[0]}").pointer(POINTER) is None:
+    if remote is None or named is None or home_store(f"{remote}/{named[0]}").pointer(POINTER) is None:
         return {}
     return {named[0]: wanted(named[1])}
 

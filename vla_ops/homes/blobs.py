@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vla_ops.errors import HomeError, StoreError
+from vla_ops.errors import FetchError, HomeError, StoreError
 from vla_ops.fetching.download import fetch_file
-from vla_ops.fetching.remote import file_at
+from vla_ops.fetching.remote import RemoteFile
 from vla_ops.homes.state import BLOBS, Kept, blob_name
 from vla_ops.publishing.hashing import HashedFile
-from vla_ops.publishing.stores.base import Store
+from vla_ops.publishing.stores.base import NONE, Store
 
 # What is smaller is fetched in one request.
 _WHOLE = 8 << 20
@@ -31,11 +31,14 @@ class Blobs:
         named = {blob_name(file.sha256): file for file in files}
         return {name: named[name] for name in self._store.differing(BLOBS, named)}
 
-    def send(self, files: Mapping[str, HashedFile], sent: Callable[[int], None], *, asked: bool) -> None:
-        """Put contents there by name; `asked` says that `absent` has just named them. Raise PublishError for a file that changes."""
-        with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="home") as pool:
-            # The list makes errors of the threads errors of this one.
-            list(pool.map(lambda name: self._store.put(f"{BLOBS}/{name}", files[name], like=None, sent=sent, asked=asked), files))
+    def send(
+        self, files: Mapping[str, HashedFile], sent: Callable[[int], None], *, asked: bool, last: Mapping[str, HashedFile] = NONE
+    ) -> None:
+        """Put contents there by name, and then `last`; `asked` says that `absent` has just named them.
+
+        Raise PublishError for a file that changes.
+        """
+        self._store.put_all({f"{BLOBS}/{name}": file for name, file in files.items()}, last=last, sent=sent, asked=asked)
 
     def fetch(self, wanted: Mapping[str, Kept]) -> dict[str, Path]:
         """Fetch the contents of files, by path; return by SHA-256 where they are until `clear`.
@@ -61,7 +64,7 @@ class Blobs:
             if target.stat().st_nlink > 1 or target.stat().st_size >= kept.size:
                 target.unlink()
         if kept.size > _WHOLE:
-            fetch_file(file_at(f"{self._store.uri}/{name}"), target)
+            fetch_file(self._at(name, path), target)
         else:
             content = self._store.read(name)
             if content is None:
@@ -74,6 +77,14 @@ class Blobs:
         _flush(target)
         os.utime(target, ns=(kept.mtime_ns, kept.mtime_ns))
         return target
+
+    def _at(self, name: str, path: str) -> RemoteFile:
+        try:
+            return self._store.remote_file(name)
+        except FetchError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise self._lost(path, name, "is missing") from error
+            raise
 
     def _lost(self, path: str, name: str, why: str) -> HomeError:
         robot = self._store.uri.rpartition("/")[2]

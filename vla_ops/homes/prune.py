@@ -38,7 +38,7 @@ from vla_ops.errors import HomeError
 from vla_ops.homes.removing import REMOVING, Dead, Removing, dead_in, forget, now, write_list
 from vla_ops.homes.state import BLOBS, STATES, State, blob_name
 from vla_ops.homes.there import There, point_to, removing_in, state_in, there_in, write_state
-from vla_ops.publishing.stores.base import Store, Stored
+from vla_ops.publishing.stores.base import Prunable, Stored
 
 # What has another name was put there by somebody else.
 _BLOB, _STATE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}")
@@ -81,7 +81,7 @@ class Prune:
     Methods raise HomeError, and what the store raises; where a state that is to be kept cannot be read, before anything is removed.
     """
 
-    def __init__(self, store: Store, keep: timedelta, *, say: Callable[[str], None], at: datetime | None = None) -> None:
+    def __init__(self, store: Prunable, keep: timedelta, *, say: Callable[[str], None], at: datetime | None = None) -> None:
         self._store, self._before, self._say = store, (at or now()) - keep, say
         self._robot = store.uri.rpartition("/")[2]
         # What states that were read name, so that they are read once.

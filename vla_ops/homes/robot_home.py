@@ -17,10 +17,9 @@ from vla_ops.homes.blobs import Blobs
 from vla_ops.homes.copy import Copy, Found, can_be_linked, is_left_behind
 from vla_ops.homes.join import Joined, join
 from vla_ops.homes.record import Begun, Record, Records
-from vla_ops.homes.removing import require_not_removed
-from vla_ops.homes.state import BLOBS, Kept, State, Unit, blob_name, content_of, is_of_recording
-from vla_ops.homes.there import There, has_been, point_to, require_same_home, state_reached, there_in, write_state
-from vla_ops.publishing.hashing import hash_file
+from vla_ops.homes.state import BLOBS, STATES, Kept, State, Unit, blob_name, content_of, is_of_recording
+from vla_ops.homes.there import There, has_been, point_to, require_same_home, state_reached, state_to_send, there_in
+from vla_ops.publishing.hashing import HashedFile, hash_file
 from vla_ops.publishing.progress import Progress
 from vla_ops.publishing.stores.base import Store
 
@@ -245,9 +244,9 @@ class RobotHome:
         }
         name = stands.there.id
         if sent:
-            require_not_removed(self.store, State(units), stands.there.removing)
-            self._send_contents(stands, [path for unit in sent for path in units.get(unit, {})], progress)
-            name = write_state(self.store, State(units), stands.there)
+            name, file = state_to_send(self.store, State(units), stands.there, self._records.folder)
+            paths = [path for unit in sent for path in units.get(unit, {})]
+            self._send_contents(stands, paths, {f"{STATES}/{name}": file}, progress)
         reached = _reached(stands, State(units), name, sent=sent, left=stands.joined.theirs)
         if sent and name is not None:
             self._records.begin(Begun(name, record=reached))
@@ -256,7 +255,7 @@ class RobotHome:
         self._records.write(reached)
         return True
 
-    def _send_contents(self, stands: Standing, paths: Iterable[str], progress: Progress) -> None:
+    def _send_contents(self, stands: Standing, paths: Iterable[str], state: Mapping[str, HashedFile], progress: Progress) -> None:
         known, files = {kept.sha256 for kept in stands.there.state.files.values()}, stands.found.mine.files
         # What was left in the home is there.
         mine = {files[path].sha256: path for path in paths if files[path].sha256 not in known and path in stands.found.here}
@@ -266,7 +265,7 @@ class RobotHome:
         left = self._blobs.absent(hashed) if by_listing else {blob_name(file.sha256): file for file in hashed}
         total = sum(file.size for file in left.values())
         progress.begin(f"{self.root.name}: sending {len(left)} files ({total / 1e6:.1f} MB) to {self.store.uri}", total)
-        self._blobs.send(left, progress.sent, asked=by_listing)
+        self._blobs.send(left, progress.sent, asked=by_listing, last=state)
         progress.end()
 
     def _refuse_torn(self, torn: Iterable[str]) -> None:

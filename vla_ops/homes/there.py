@@ -6,10 +6,13 @@ import json
 import socket
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from vla_ops.errors import HomeError
+from vla_ops.files import replacing
 from vla_ops.homes.removing import Removing, forgotten_in, removing_of, require_not_removed, to_json
 from vla_ops.homes.state import POINTER, STATES, State, state_id
+from vla_ops.publishing.hashing import HashedFile, hash_file
 from vla_ops.publishing.stores.base import Pointer, Store
 
 # How far back it can be told whether a state was ever pointed to.
@@ -74,15 +77,30 @@ def state_in(store: Store, name: str) -> State:
     return State.from_bytes(content, file=file)
 
 
+def state_to_send(store: Store, state: State, after: There, folder: Path) -> tuple[str, HashedFile]:
+    """The id of a state that comes after another one, and the file that a store takes it from, in a folder of this machine's own.
+
+    Raise HomeError where it needs what is being removed.
+    """
+    content, file = _content_after(store, state, after), folder / "state"
+    with replacing(file) as work:
+        work.write_bytes(content)
+    return state_id(content), hash_file(file)
+
+
 def write_state(store: Store, state: State, after: There) -> str:
     """Write a state that nothing points to yet; return its id. Raise HomeError where it needs what is being removed."""
-    require_not_removed(store, state, after.removing)
-    content = state.to_bytes(after.id, removing=None if after.removing is None else after.removing.list)
+    content = _content_after(store, state, after)
     name = state_id(content)
     # Where it is not written it is there already.
     if not store.point(f"{STATES}/{name}", content, seen=None):
         state_in(store, name)
     return name
+
+
+def _content_after(store: Store, state: State, after: There) -> bytes:
+    require_not_removed(store, state, after.removing)
+    return state.to_bytes(after.id, removing=None if after.removing is None else after.removing.list)
 
 
 def require_same_home(store: Store, there: There, seen: str | None, number: int) -> None:

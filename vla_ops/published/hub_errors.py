@@ -13,18 +13,18 @@ from vla_ops.errors import PublishError
 from vla_ops.recordings.remote.errors import passes, without_secrets
 
 _TRIES, _PAUSE_S, _LONGEST_PAUSE_S = 5, 1.0, 300.0
-_AGAIN = "Publish again when that is over: what is there already is kept."
+_AGAIN = "Run the same again when that is over: what is there already is kept."
 _XET = re.compile(r"\((?P<status>[45]\d\d) [A-Z]")
 _FULL = re.compile(r"(?i)storage limit|quota|payment required|upgrade your plan")
 _SAID = {
     401: ("the Hub does not know the token", "Set HF_TOKEN, or log in (`hf auth login`), with a token that may write."),
-    402: ("the Hub asks for a plan with more", "Make room there, have the plan changed, or publish to s3://."),
+    402: ("the Hub asks for a plan with more", "Make room there, have the plan changed, or use s3://."),
     403: ("the Hub refuses: the token may not do this", "Take a token (HF_TOKEN) that may write to the repositories of its owner."),
     404: ("there is no such repository, or the token may not see it", "Check the name, and whose HF_TOKEN is."),
     409: ("somebody else writes to the repository at the same time", _AGAIN),
     412: ("somebody else writes to the repository at the same time", _AGAIN),
-    413: ("the Hub takes no commit of this size", "Publish to s3://, or make fewer or smaller files of it."),
-    429: ("the Hub asks to slow down", "Publish again in an hour: what is there already is kept."),
+    413: ("the Hub takes no commit of this size", "Use s3://, or make fewer or smaller files of it."),
+    429: ("the Hub asks to slow down", "Run the same again in an hour: what is there already is kept."),
 }
 _BUSY = ("the Hub is too busy, or broken", _AGAIN)
 _REFUSED = ("the Hub refuses what was sent", "What it says is all that is known of it.")
@@ -103,7 +103,7 @@ def _said(error: BaseException, place: str) -> PublishError:
     message = _message(error, response) if response is not None else ": ".join(dict.fromkeys(str(cause) for cause in _chain(error)))
     what, todo = _SAID.get(status, _BUSY if status >= 500 else _REFUSED)
     if _FULL.search(message) and 400 <= status < 429:
-        what, todo = "the Hub has no room for this", "Make room there, have the plan changed, or publish to s3://. What is there is kept."
+        what, todo = "the Hub has no room for this", "Make room there, have the plan changed, or use s3://. What is there is kept."
     return PublishError(what, file=place, found=f"{status}: {_without_secrets(message)}"[:600], todo=todo)
 
 

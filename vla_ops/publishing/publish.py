@@ -10,7 +10,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,13 +118,10 @@ class _Upload:
         total = sum(self._files[name].size for name in left)
         to = f"{self._store.uri}/{self._folder}"
         self._progress.begin(f"sending {len(left)} of {len(self._files)} files ({total / 1e6:.1f} MB) to {to}", total)
-        with ThreadPoolExecutor(self._store.at_once, thread_name_prefix="publish") as pool:
-            # The list makes errors of the threads errors of this one.
-            list(pool.map(lambda name: self._put(name, like.get(self._files[name].sha256)), left))
+        files = {f"{self._folder}/{name}": self._files[name] for name in left}
+        there = {name: like[file.sha256] for name, file in files.items() if file.sha256 in like}
+        self._store.put_all(files, like=there, sent=self._progress.sent, asked=True)
         self._progress.end()
-
-    def _put(self, name: str, like: str | None) -> None:
-        self._store.put(f"{self._folder}/{name}", self._files[name], like=like, sent=self._progress.sent, asked=True)
 
     def _previous(self) -> dict[str, str]:
         """Where the store has content already, by its hash: in the version that was the newest so far."""

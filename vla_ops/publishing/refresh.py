@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from vla_ops.errors import PublishError
 from vla_ops.export.refresh import best_of_last_run, refresh_exports
-from vla_ops.home import remote_home
+from vla_ops.home import HF, remote_home
 from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.in_wandb import refer_dataset_in_wandb, refer_in_wandb
 from vla_ops.publishing.package import package_at
@@ -56,5 +57,15 @@ def publish_folder(home: Path, folder: Path, asked: PublishSpec, *, say: Callabl
     package = package_at(folder, name=asked.name)
     place = chosen(asked, package, say)
     options = HubOptions(public=not asked.private, licence=asked.licence)
-    where = place if ":" in place else f"{remote_home() or home}/{place}"
-    return publish_at(package, where, work=home / "publications", s3=S3Options(**asked.options), hub=options, say=say)
+    return publish_at(package, _where(place, home), work=home / "publications", s3=S3Options(**asked.options), hub=options, say=say)
+
+
+def _where(place: str, home: Path) -> str:
+    """A folder is below the home. Raise PublishError where that is on the Hub: publications have repositories of their own there."""
+    if ":" in place:
+        return place
+    remote = remote_home() or str(home)
+    if remote.startswith(HF):
+        todo = "Write `publish: {hub: OWNER/NAME}`, or a store: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX."
+        raise PublishError("a home on the Hub holds no publications", file=remote, found=f"publish: {{store: {place}}}", todo=todo)
+    return f"{remote}/{place}"

@@ -10,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from vla_ops.spec.base import Strict
 
 _S3, _GCS, HUB = "s3://", "gs://", "hub:"
+# Of the Hub's client: it takes no such names.
+_NOT_TAKEN = {".git", ".cache"}
+_NAME_PARTS = 2
 _OF_THE_HUB = {"hub", "private", "licence", "hub_up_to_gb"}
 
 
@@ -26,6 +29,17 @@ def hub_name(repo_id: str) -> str:
     return repo_id
 
 
+def hub_folder(uri: str) -> tuple[str, str]:
+    """Repository and folder of `hf://datasets/OWNER/NAME[/FOLDER]`. Raise ValueError for what cannot be one."""
+    kind, *parts = uri.removeprefix("hf://").rstrip("/").split("/")
+    if not uri.startswith("hf://") or kind != "datasets" or len(parts) < _NAME_PARTS:
+        raise ValueError("what machines share on the Hub is a dataset repository: hf://datasets/OWNER/NAME, and a folder of it behind that")
+    repo_id, folder = hub_name("/".join(parts[:_NAME_PARTS])), parts[_NAME_PARTS:]
+    if odd := [part for part in folder if not part.strip(".") or part in _NOT_TAKEN or re.search(r"[@?#\\\s]", part)]:
+        raise ValueError(f"{odd[0]!r}: the Hub takes no folder of this name")
+    return repo_id, "/".join(folder)
+
+
 def export_name(hub: str, layout: str) -> str:
     """The repository of an export beside that of its checkpoint. Raise ValueError for a name that the Hub refuses."""
     return hub_name(f"{hub}_torch_{layout}")
@@ -38,7 +52,7 @@ class PublishSpec(Strict):
     """
 
     store: str | None = None
-    """s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder: relative ones are below VLA_OPS_HOME, in a store too."""
+    """s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder: relative ones are below VLA_OPS_HOME, in a store too, but for hf://."""
     hub: str | None = None
     """OWNER/NAME on the Hugging Face Hub. An export for PyTorch gets `_torch_LAYOUT` behind it."""
     private: bool = True

@@ -19,7 +19,21 @@ from vla_ops.episodes.store import RobotStore
 from vla_ops.files import only_one
 from vla_ops_tests.lineage.conftest import Lineage
 
-HEAVY = ("torch", "jax", "flax", "lerobot", "transformers", "av", "tensorflow", "ray", "dagster_ray", "h5py", "zarr", "rerun")
+HEAVY = (
+    "torch",
+    "jax",
+    "flax",
+    "lerobot",
+    "transformers",
+    "av",
+    "tensorflow",
+    "ray",
+    "dagster_ray",
+    "h5py",
+    "zarr",
+    "rerun",
+    "huggingface_hub",
+)
 
 
 def graph_of(definitions: dg.Definitions) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from vla_ops_tests.services.aio import served
 from vla_ops_tests.services.hub_repos import Repo
 from vla_ops_tests.services.hub_server import READ, WRITE, HubServer, Trouble
 
-__all__ = ["READ", "WRITE", "HubServer", "Repo", "Trouble", "hub", "serve_hub"]
+__all__ = ["READ", "WRITE", "HubServer", "Repo", "Trouble", "hub", "impatient_hub", "serve_hub"]
 
 
 @contextmanager
@@ -45,3 +46,23 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         HfFileSystem.clear_instance_cache()
         yield server
         HfFileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def impatient_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between two tries are a thousandth of what they are."""
+    from huggingface_hub.utils import _http
+
+    from vla_ops.published import hub_errors
+    from vla_ops.publishing.hub import store
+
+    class Hurried:
+        def __getattr__(self, name: str) -> object:
+            return getattr(time, name)
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            time.sleep(seconds / 1000)
+
+    for module in (_http, hub_errors, store):
+        monkeypatch.setattr(module, "time", Hurried())

@@ -139,7 +139,9 @@ class HubServer:
 
     async def info(self, request: web.Request) -> web.Response:
         repo = self._repo(request)
-        return web.json_response(self._told(repo, self._commit(request, repo)))
+        told = self._told(repo, self._commit(request, repo))
+        asked = request.query.getall("expand", [])
+        return web.json_response({name: told[name] for name in ("_id", "id", *asked)} if asked else told)
 
     def _told(self, repo: Repo, commit: Commit | None) -> dict[str, Any]:
         assert commit is not None
@@ -258,10 +260,11 @@ class HubServer:
         return web.Response(status=200 if file.is_file() and file.stat().st_size == told["size"] else 404)
 
     async def commit(self, request: web.Request) -> web.Response:
+        # Of two that come at once the second one is onto the first: from here on nothing else is answered in between.
+        lines = [json.loads(line) for line in (await request.read()).splitlines()]
         repo = self._repo(request, to_write=True)
         head = self._commit(request, repo)
         branch = request.match_info["revision"]
-        lines = [json.loads(line) for line in (await request.read()).splitlines()]
         header = next(line["value"] for line in lines if line["key"] == "header")
         if header.get("parentCommit") not in (None, head.oid):
             return web.json_response({"error": "A commit has happened since. Please refresh and try again."}, status=412)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 from vla_ops.errors import PublishError
 from vla_ops.published.hub_address import HubAddress, tag_of
 from vla_ops.published.manifest import MANIFEST_FILE, Manifest
-from vla_ops.publishing.hashing import HashedFile, changed
+from vla_ops.publishing.hashing import HashedFile
+from vla_ops.publishing.hub.additions import addition, calls_of, commits_of, require_same
 from vla_ops.publishing.hub.cards import CARD_FILE, Told, card_of, pictures_in
 from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.hub.pictures import pictures_of
@@ -35,9 +36,6 @@ _OF_THE_HUB = {".gitattributes", ".gitignore", CARD_FILE, "LICENSE"}
 _MOST_FILES = 10_000
 # Of the client: it takes no such names.
 _NOT_TAKEN = {".git", ".cache"}
-# One upload call and one commit: what is in an unfinished one is sent again after a crash, or looked at again.
-_CALL_BYTES, _CALL_FILES = 1 << 30, 100
-_COMMIT_BYTES, _COMMIT_FILES = 20 << 30, 500
 _TRIES = 5
 
 
@@ -166,15 +164,15 @@ class _Version:
         left = [name for name, file in self._files.items() if name not in there or there[name].differs(file)]
         known = {remote.sha256 for remote in there.values()}
         total = sum(self._files[name].size for name in left)
-        commits = list(_groups(left, self._files, most_bytes=_COMMIT_BYTES, most_files=_COMMIT_FILES))
+        commits = list(commits_of(left, self._files))
         how = "by one commit" if len(commits) <= 1 else f"by {len(commits)} commits, since it is much"
         to = self._repo.address.uri
         self._progress.begin(f"sending {len(left)} of {len(self._files)} files ({total / 1e6:.1f} MB) to {to}, {how}", total)
         for names in commits:
-            additions = {name: _addition(name, self._files[name]) for name in names}
-            for call in _groups(names, self._files, most_bytes=_CALL_BYTES, most_files=_CALL_FILES):
+            additions = {name: addition(name, self._files[name]) for name in names}
+            for call in calls_of(names, self._files):
                 self._repo.upload([additions[name] for name in call], self._branch)
-                _require_same({name: additions[name] for name in call}, self._files)
+                require_same({name: additions[name] for name in call}, self._files)
                 self._progress.sent(sum(self._files[name].size for name in call if self._files[name].sha256 not in known))
             self._commit(lambda _, all_=additions: list(all_.values()))
         self._progress.end()
@@ -270,37 +268,6 @@ class _Version:
             shown = "; ".join(found[:4]) + (" ..." if len(found) > 4 else "")
             todo = f"It is not pointed to. Remove the branch {self._branch} and the tag {self._tag} there, then publish again."
             raise PublishError("what the Hub has is not what was published", file=self._repo.address.uri, found=shown, todo=todo)
-
-
-def _groups(names: list[str], files: Mapping[str, HashedFile], *, most_bytes: int, most_files: int) -> Iterator[list[str]]:
-    """The names in their order, so many at a time; one that is larger by itself."""
-    group, total = list[str](), 0
-    for name in names:
-        if group and (len(group) == most_files or total + files[name].size > most_bytes):
-            yield group
-            group, total = [], 0
-        group.append(name)
-        total += files[name].size
-    if group:
-        yield group
-
-
-def _addition(name: str, file: HashedFile) -> Any:
-    from huggingface_hub import CommitOperationAdd, constants
-
-    file.require_unchanged()
-    addition = CommitOperationAdd(name, str(file.path))
-    if constants.HF_HUB_DISABLE_XET:
-        # LFS compares what arrives with this. Xet would take it as it is: there the client hashes what it sends, and that is compared.
-        addition.upload_info.sha256 = bytes.fromhex(file.sha256)
-    return addition
-
-
-def _require_same(additions: Mapping[str, Any], files: Mapping[str, HashedFile]) -> None:
-    """Raise PublishError where the client, which hashes what it sends, has sent something else."""
-    for name, addition in additions.items():
-        if (found := addition.upload_info.sha256.hex()) != files[name].sha256:
-            raise changed(files[name].path, f"sha256 {found}", f"sha256 {files[name].sha256}")
 
 
 def _additions(contents: Mapping[str, bytes], tree: Mapping[str, Remote]) -> list[Any]:

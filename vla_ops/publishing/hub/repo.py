@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from vla_ops.errors import PublishError
@@ -19,6 +20,8 @@ from vla_ops.published.hub_reader import MISSING, HubReader
 from vla_ops.publishing.hashing import HashedFile
 
 _AT_ONCE = 5
+# As many files as the client itself asks about in one request.
+_ASKED_AT_ONCE = 500
 # What the Hub says of a reference that is there, and of a parent that is not the head any more.
 _THERE, _MOVED = {409}, {409, 412}
 
@@ -59,13 +62,17 @@ def git_oid(content: bytes) -> str:
 class HubRepo(HubReader):
     """A repository that is written to. Methods raise PublishError that says what to do."""
 
-    def ensure(self, *, public: bool) -> None:
-        """Make it where it is not there. Raise PublishError where it cannot be written, or is public and was to be private."""
+    def require_token(self) -> None:
+        """Raise PublishError where there is none, without asking the Hub."""
         from huggingface_hub import get_token
 
         if get_token() is None:
             todo = "Set HF_TOKEN, or log in (`hf auth login`), with a token that may write."
             raise PublishError("there is no token for the Hub", file=self.address.uri, todo=todo)
+
+    def ensure(self, *, public: bool) -> None:
+        """Make it where it is not there. Raise PublishError where it cannot be written, or is public and was to be private."""
+        self.require_token()
         is_private = self.asked(lambda: bool(self.api.repo_info(**self.it).private), none_if=MISSING)
         if is_private is None:
             self.asked(lambda: self.api.create_repo(**self.it, private=not public, exist_ok=True))
@@ -79,27 +86,54 @@ class HubRepo(HubReader):
         refs = self.asked(lambda: self.api.list_repo_refs(**self.it))
         return Refs({each.name: each.target_commit for each in refs.branches}, {each.name: each.target_commit for each in refs.tags})
 
-    def tree(self, revision: str) -> dict[str, Remote]:
-        """All files of a revision by name."""
-        from huggingface_hub import RepoFile
+    def head(self) -> tuple[str, bool] | None:
+        """The newest commit, and whether the repository is private; None where it is not there, or not for this token."""
+        # Without its files' names, of which there may be many.
+        ask = self.api.dataset_info if self.address.is_dataset else self.api.model_info
+        told = self.asked(lambda: ask(self.address.repo_id, expand=["sha", "private"]), none_if=MISSING)
+        return None if told is None else (str(told.sha), bool(told.private))
 
-        listed = self.asked(lambda: list(self.api.list_repo_tree(**self.it, revision=revision, recursive=True)))
-        files = [each for each in listed if isinstance(each, RepoFile)]
-        return {each.path: Remote(each.size, each.blob_id, each.lfs.sha256 if each.lfs else None) for each in files}
+    def tree(self, revision: str, below: str | None = None) -> dict[str, Remote]:
+        """All files of a revision by name, or those below a folder; none where there is no such folder."""
+        listed = self.asked(
+            lambda: list(self.api.list_repo_tree(**self.it, path_in_repo=below, revision=revision, recursive=True)),
+            none_if=frozenset() if below is None else MISSING,
+        )
+        return _remotes(listed or [])
+
+    def files(self, names: Sequence[str], commit: str) -> dict[str, Remote]:
+        """Those of some files that a commit has, by name."""
+        found: dict[str, Remote] = {}
+        for start in range(0, len(names), _ASKED_AT_ONCE):
+            some = list(names[start : start + _ASKED_AT_ONCE])
+            found |= _remotes(self.asked(lambda some=some: self.api.get_paths_info(**self.it, paths=some, revision=commit)))
+        return found
 
     def read(self, name: str, commit: str) -> bytes:
         """The content of a small file of a commit that has it."""
+        return self.asked(lambda: self._got(name, commit).content)
+
+    def read_if_there(self, name: str, commit: str) -> bytes | None:
+        """The content of a small file of a commit; None where it has none of the name."""
+        return self.asked(lambda: self._got(name, commit).content, none_if=MISSING)
+
+    def read_range(self, name: str, commit: str, start: int, stop: int) -> bytes:
+        """Bytes of a file of a commit that has it."""
+
+        def content() -> bytes:
+            answer = self._got(name, commit, **{"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"})
+            return answer.content if answer.status_code == HTTPStatus.PARTIAL_CONTENT else answer.content[start:stop]
+
+        return self.asked(content)
+
+    def _got(self, name: str, commit: str, **headers: str) -> Any:
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-        def content() -> bytes:
-            answer = get_session().get(
-                hf_hub_url(filename=name, revision=commit, **self.it), headers=build_hf_headers(), follow_redirects=True
-            )
-            hf_raise_for_status(answer)
-            return answer.content
-
-        return self.asked(content)
+        url = hf_hub_url(filename=name, revision=commit, **self.it)
+        answer = get_session().get(url, headers=build_hf_headers(headers=headers), follow_redirects=True)
+        hf_raise_for_status(answer)
+        return answer
 
     def upload(self, additions: Sequence[Any], branch: str) -> None:
         """Bring what is large among `additions` (CommitOperationAdd) to where commits find it."""
@@ -108,8 +142,11 @@ class HubRepo(HubReader):
             # A .gitignore there is for who works in the repository by git.
             self.asked(lambda: send(num_threads=_AT_ONCE, free_memory=False, gitignore_content=""))
 
-    def commit(self, operations: Sequence[Any], message: str, *, branch: str, parent: str) -> str | None:
-        """Commit to a branch whose head is `parent`: the new commit; None, and nothing done, where its head is another one by now."""
+    def commit(self, operations: Sequence[Any], message: str, *, branch: str, parent: str | None) -> str | None:
+        """Commit to a branch whose head is `parent`: the new commit; None, and nothing done, where its head is another one by now.
+
+        Without a parent onto what it is; None where another commit was made in the same moment.
+        """
         from huggingface_hub import CommitOperationAdd
 
         # Before the commit, which would ask a .gitignore there.
@@ -163,6 +200,13 @@ class HubRepo(HubReader):
             return PublishError("the repository is public, and private was asked", file=self.address.uri, todo=todo)
         todo = "Make it public on its page (Settings), name another, or leave `private: false` (or --public) out."
         return PublishError("the repository is private, and public was asked", file=self.address.uri, todo=todo)
+
+
+def _remotes(listed: Sequence[Any]) -> dict[str, Remote]:
+    from huggingface_hub import RepoFile
+
+    files = [each for each in listed if isinstance(each, RepoFile)]
+    return {each.path: Remote(each.size, each.blob_id, each.lfs.sha256 if each.lfs else None) for each in files}
 
 
 @contextmanager

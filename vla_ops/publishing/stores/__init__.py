@@ -30,7 +30,7 @@ def store_at(uri: str, options: S3Options = _AS_IT_IS) -> Store:
         return GcsStore(uri)
     folder = local_path(uri)
     if folder is None:
-        todo = "Give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder."
+        todo = "Give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, a folder, or hub:OWNER/NAME."
         raise PublishError("nothing can be published to this kind of place", file=without_secrets(uri), todo=todo)
     _refuse_options(uri, options)
     return LocalStore(folder.absolute())

@@ -7,11 +7,17 @@ the store allows. A pointer is a small file that is only replaced by who has see
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
 
+from vla_ops.fetching.remote import RemoteFile
 from vla_ops.publishing.hashing import HashedFile
+
+NONE: Mapping[str, HashedFile] = MappingProxyType({})
+NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,21 @@ class Store(Protocol):
         """
         ...
 
+    def put_all(
+        self,
+        files: Mapping[str, HashedFile],
+        *,
+        last: Mapping[str, HashedFile] = NONE,
+        like: Mapping[str, str] = NOWHERE,
+        sent: Callable[[int], None],
+        asked: bool = False,
+    ) -> None:
+        """`put` all of `files` by name, and `last` when the others are there, or along with them where that happens at once.
+
+        `like` are other names with the same content by name. `sent` hears nothing of `last`.
+        """
+        ...
+
     def differs(self, name: str, file: HashedFile) -> str | None:
         """In which way what the store has under `name` is not `file`; None where it is the same, byte for byte."""
         ...
@@ -75,6 +96,10 @@ class Store(Protocol):
         """The content of a small file, None where there is none."""
         ...
 
+    def remote_file(self, name: str) -> RemoteFile:
+        """A file of any size, to be fetched range by range. Raise FetchError, caused by FileNotFoundError, where there is none."""
+        ...
+
     def pointer(self, name: str) -> Pointer | None:
         """What a pointer says now, None where there is none yet."""
         ...
@@ -82,6 +107,11 @@ class Store(Protocol):
     def point(self, name: str, content: bytes, *, seen: Pointer | None) -> bool:
         """Replace a pointer, or make the first with `seen` None. False, and nothing done, where it is not what was seen any more."""
         ...
+
+
+@runtime_checkable
+class Prunable(Store, Protocol):
+    """A store of which something can be removed, so that it takes no room there any more."""
 
     def folders(self) -> list[str]:
         """Names of the folders that are directly in it."""
@@ -98,3 +128,20 @@ class Store(Protocol):
     def clear_unfinished(self, before: datetime) -> int:
         """Remove what killed calls of `put` that began before a time have left, of which nothing is listed; return how many there were."""
         ...
+
+
+def put_each(
+    store: Store,
+    files: Mapping[str, HashedFile],
+    *,
+    last: Mapping[str, HashedFile],
+    like: Mapping[str, str],
+    sent: Callable[[int], None],
+    asked: bool,
+) -> None:
+    """What `put_all` is where files are put one by one: as many at once as the store is best used with."""
+    with ThreadPoolExecutor(store.at_once, thread_name_prefix="put") as pool:
+        # The list makes errors of the threads errors of this one.
+        list(pool.map(lambda name: store.put(name, files[name], like=like.get(name), sent=sent, asked=asked), files))
+    for name, file in last.items():
+        store.put(name, file, like=None, sent=lambda _: None, asked=asked)

@@ -16,8 +16,9 @@ from datetime import datetime
 from typing import Any
 
 from vla_ops.errors import PublishError
+from vla_ops.fetching.remote import RemoteFile, file_at
 from vla_ops.publishing.hashing import HashedFile, changed
-from vla_ops.publishing.stores.base import Pointer, Stored
+from vla_ops.publishing.stores.base import NONE, NOWHERE, Pointer, Stored, put_each
 
 _URI = re.compile(r"gs://(?P<bucket>[^/@?#\s]+)(?:/(?P<prefix>[^?#]*))?")
 _PARTS, _PROBE = ".parts", ".vla-ops-probe"
@@ -81,6 +82,18 @@ class GcsStore:
                     if not left:
                         raise
 
+    def put_all(
+        self,
+        files: Mapping[str, HashedFile],
+        *,
+        last: Mapping[str, HashedFile] = NONE,
+        like: Mapping[str, str] = NOWHERE,
+        sent: Callable[[int], None],
+        asked: bool = False,
+    ) -> None:
+        """See Store.put_all."""
+        put_each(self, files, last=last, like=like, sent=sent, asked=asked)
+
     def differs(self, name: str, file: HashedFile) -> str | None:
         """See Store.differs."""
         with self._saying(name):
@@ -96,6 +109,10 @@ class GcsStore:
         """See Store.read."""
         pointer = self.pointer(name)
         return None if pointer is None else pointer.content
+
+    def remote_file(self, name: str) -> RemoteFile:
+        """See Store.remote_file."""
+        return file_at(f"{self.uri}/{name}")
 
     def pointer(self, name: str) -> Pointer | None:
         """See Store.pointer. The mark is the object's generation."""

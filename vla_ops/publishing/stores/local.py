@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vla_ops.errors import PublishError, StoreError
+from vla_ops.fetching.remote import RemoteFile, file_at
 from vla_ops.files import is_work_in_progress, link_or_copy, only_one, replacing, sweep
 from vla_ops.publishing.hashing import HashedFile, changed, hash_file
-from vla_ops.publishing.stores.base import Pointer, Stored
+from vla_ops.publishing.stores.base import NONE, NOWHERE, Pointer, Stored, put_each
 
 _BLOCK = 4 << 20
 
@@ -64,6 +65,18 @@ class LocalStore:
             if (found := _copy(file.path, work, sent)) != file.sha256:
                 raise changed(file.path, f"sha256 {found}", f"sha256 {file.sha256}")
 
+    def put_all(
+        self,
+        files: Mapping[str, HashedFile],
+        *,
+        last: Mapping[str, HashedFile] = NONE,
+        like: Mapping[str, str] = NOWHERE,
+        sent: Callable[[int], None],
+        asked: bool = False,
+    ) -> None:
+        """See Store.put_all."""
+        put_each(self, files, last=last, like=like, sent=sent, asked=asked)
+
     def differs(self, name: str, file: HashedFile) -> str | None:
         """See Store.differs."""
         path = self.folder / name
@@ -85,6 +98,10 @@ class LocalStore:
             return (self.folder / name).read_bytes()
         except FileNotFoundError:
             return None
+
+    def remote_file(self, name: str) -> RemoteFile:
+        """See Store.remote_file."""
+        return file_at(f"{self.uri}/{name}")
 
     def pointer(self, name: str) -> Pointer | None:
         """See Store.pointer."""

@@ -18,8 +18,9 @@ from itertools import batched
 from typing import Any
 
 from vla_ops.errors import PublishError
+from vla_ops.fetching.remote import RemoteFile, file_at
 from vla_ops.publishing.hashing import HashedFile
-from vla_ops.publishing.stores.base import Pointer, Stored
+from vla_ops.publishing.stores.base import NONE, NOWHERE, Pointer, Stored, put_each
 from vla_ops.publishing.stores.s3_client import PATIENT, QUICK, S3Options, client_of, session_of
 from vla_ops.publishing.stores.s3_errors import code_of, said
 from vla_ops.publishing.stores.s3_parts import Upload, abort_unfinished, content_md5
@@ -103,6 +104,18 @@ class S3Store:
                     if not left or code_of(error) not in _BEGIN_ANEW:
                         raise
 
+    def put_all(
+        self,
+        files: Mapping[str, HashedFile],
+        *,
+        last: Mapping[str, HashedFile] = NONE,
+        like: Mapping[str, str] = NOWHERE,
+        sent: Callable[[int], None],
+        asked: bool = False,
+    ) -> None:
+        """See Store.put_all."""
+        put_each(self, files, last=last, like=like, sent=sent, asked=asked)
+
     def differs(self, name: str, file: HashedFile) -> str | None:
         """See Store.differs."""
         with self._saying(name):
@@ -127,6 +140,10 @@ class S3Store:
         """See Store.read."""
         pointer = self.pointer(name)
         return None if pointer is None else pointer.content
+
+    def remote_file(self, name: str) -> RemoteFile:
+        """See Store.remote_file."""
+        return file_at(f"{self.uri}/{name}")
 
     def pointer(self, name: str) -> Pointer | None:
         """See Store.pointer. The mark is the ETag."""

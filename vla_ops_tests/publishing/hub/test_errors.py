@@ -54,7 +54,7 @@ def test_an_answer_that_is_lost_does_no_harm(hub: HubServer, tmp_path: Path, whi
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        (answers(429), r"the Hub asks to slow down.*Publish again in an hour"),
+        (answers(429), r"the Hub asks to slow down.*Run the same again in an hour"),
         (answers(503), r"the Hub is too busy, or broken.*what is there already is kept"),
         (answers(403, "Private repository storage limit reached, upgrade your plan", which="/batch"), r"no room for this.*s3://"),
         (answers(402, "payment required", which="PUT"), r"no room for this.*storage|no room for this.*payment"),

@@ -16,7 +16,7 @@ from vla_ops.errors import PublishError
 from vla_ops.published.manifest import MANIFEST_FILE
 from vla_ops.published.pull import published_at, pull
 from vla_ops.publishing import progress
-from vla_ops.publishing.hub import publish
+from vla_ops.publishing.hub import additions, publish
 from vla_ops.publishing.hub.options import HubOptions
 from vla_ops.publishing.publish import Published
 from vla_ops_tests.publishing.hub.packages import URI, package_of, published
@@ -122,8 +122,8 @@ def test_public_is_what_is_asked_to_be(hub: HubServer, tmp_path: Path) -> None:
 
 
 def test_much_goes_by_several_commits_and_is_seen_at_once(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "_COMMIT_FILES", 3)
-    monkeypatch.setattr(publish, "_CALL_FILES", 2)
+    monkeypatch.setattr(additions, "_COMMIT_FILES", 3)
+    monkeypatch.setattr(additions, "_CALL_FILES", 2)
     said: list[str] = []
     done = published(package_of(tmp_path, **{f"f{k}": bytes([k]) * 10 for k in range(8)}), tmp_path, said=said)
     assert any("by 3 commits" in line for line in said)
@@ -153,7 +153,7 @@ def test_who_is_killed_leaves_nothing_to_be_seen_and_the_next_goes_on(hub: HubSe
     package_of(tmp_path, a=b"one" * 1000, b=b"two" * 1000)
     code = (
         "import sys; from pathlib import Path; from vla_ops_tests.publishing.hub.packages import *; "
-        "from vla_ops.publishing.hub import publish; publish._COMMIT_FILES = 1; folder = Path(sys.argv[1]); "
+        "from vla_ops.publishing.hub import additions; additions._COMMIT_FILES = 1; folder = Path(sys.argv[1]); "
         "published(package_of(folder, a=b'one' * 1000, b=b'two' * 1000), folder)"
     )
     # The second large file is never answered.

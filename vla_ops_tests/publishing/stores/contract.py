@@ -1,4 +1,4 @@
-"""What every store of publications must do: its tests subclass `StoreContract` and say how to make one."""
+"""What every store of publications must do: its tests subclass `StoreContract`, or `PrunableContract`, and say how to make one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from vla_ops.errors import PublishError
+from vla_ops.errors import FetchError, PublishError
+from vla_ops.fetching.download import fetch_file
 from vla_ops.publishing.hashing import HashedFile, hash_file, part_size_of
-from vla_ops.publishing.stores.base import Store
+from vla_ops.publishing.stores.base import Prunable, Store
 
 PART = part_size_of(0)
 SIZES = {"nothing": 0, "a byte": 1, "less than a part": 100_001, "one part": PART, "two parts and a bit": 2 * PART + PART // 2 + 1}
@@ -138,6 +139,43 @@ class StoreContract:
             assert sum(pool.map(lambda name: put(store, name, files[name]), files)) == sum(file.size for file in files.values())
             assert set(pool.map(lambda name: store.differs(name, files[name]), files)) == {None}
 
+    def test_many_files_are_put_by_one_call_and_what_is_last_comes_along(self, store: Store, tmp_path: Path) -> None:
+        before = made(tmp_path / "before", content_of(70_000))
+        put(store, "pi0/v1/same", before)
+        files = {f"pi0/v2/deep/{k}": made(tmp_path / str(k), content_of(1000 + k, seed=k)) for k in range(20)}
+        last, sent = made(tmp_path / "last", b"last"), list[int]()
+        like = {"pi0/v2/copy": "pi0/v1/same"}
+        store.put_all({**files, "pi0/v2/copy": before}, last={"pi0/states/1": last}, like=like, sent=sent.append)
+        assert sum(sent) == sum(file.size for file in files.values())
+        assert store.listed("pi0/v2") == {"copy": 70_000, **{name.removeprefix("pi0/v2/"): file.size for name, file in files.items()}}
+        there = {**files, "pi0/v2/copy": before, "pi0/states/1": last}
+        assert store.differing("pi0", {name.removeprefix("pi0/"): file for name, file in there.items()}) == {}
+        store.put_all(files, sent=sent.append)
+        assert sum(sent) == sum(file.size for file in files.values())
+
+    def test_of_many_files_one_that_changed_stops_what_was_to_be_last(self, store: Store, tmp_path: Path) -> None:
+        files = {f"v1/{k}": made(tmp_path / str(k), content_of(1000, seed=k)) for k in range(5)}
+        files["v1/3"].path.write_bytes(b"changed")
+        with pytest.raises(PublishError, match="a file changed while it was sent"):
+            store.put_all(files, last={"state": made(tmp_path / "last", b"last")}, sent=lambda _: None)
+        assert store.read("state") is None
+        assert store.differs("v1/3", files["v1/3"]) == "is missing"
+
+    @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+    def test_a_file_of_any_size_is_fetched_going_on_where_it_ended(self, store: Store, tmp_path: Path, size: int) -> None:
+        content = content_of(size)
+        put(store, "v1/file", made(tmp_path / "file", content))
+        target = tmp_path / "target"
+        target.write_bytes(content[: size // 2])
+        fetch_file(store.remote_file("v1/file"), target)
+        assert target.read_bytes() == content
+
+    def test_a_file_that_is_not_there_cannot_be_fetched(self, store: Store, tmp_path: Path) -> None:
+        put(store, "v1/file", made(tmp_path / "file", b"content"))
+        with pytest.raises(FetchError, match="v1/other") as missing:
+            store.remote_file("v1/other")
+        assert isinstance(missing.value.__cause__, FileNotFoundError)
+
     def test_what_is_not_there_reads_as_nothing(self, store: Store) -> None:
         assert store.read("pi0/latest.json") is None
         assert store.pointer("pi0/latest.json") is None
@@ -174,7 +212,11 @@ class StoreContract:
             won = [content for content, is_ours in zip(contents, pool.map(write, contents), strict=True) if is_ours]
         assert won == [store.read("pi0/latest.json")]
 
-    def test_what_is_removed_is_gone_and_nothing_else(self, store: Store, tmp_path: Path) -> None:
+
+class PrunableContract(StoreContract):
+    """Of a store from which what is removed is gone."""
+
+    def test_what_is_removed_is_gone_and_nothing_else(self, store: Prunable, tmp_path: Path) -> None:
         file = made(tmp_path / "file", b"content")
         names = [f"blobs/{k:02d}/a b+%é" for k in range(12)]
         with ThreadPoolExecutor(8) as pool:
@@ -188,7 +230,7 @@ class StoreContract:
         store.remove([])
         assert put(store, names[0], file) == 7
 
-    def test_a_listing_says_when_what_was_written(self, store: Store, tmp_path: Path) -> None:
+    def test_a_listing_says_when_what_was_written(self, store: Prunable, tmp_path: Path) -> None:
         put(store, "blobs/a/file", made(tmp_path / "file", b"content"))
         assert store.point("states/x", b"state", seen=None)
         (name, stored), *others = store.stored("blobs").items()
@@ -196,14 +238,14 @@ class StoreContract:
         assert abs(stored.written - datetime.now(UTC)) < timedelta(minutes=1)
         assert store.stored("elsewhere") == {}
 
-    def test_the_folders_in_it_are_named(self, store: Store, tmp_path: Path) -> None:
+    def test_the_folders_in_it_are_named(self, store: Prunable, tmp_path: Path) -> None:
         assert store.folders() == []
         file = made(tmp_path / "file", b"content")
         for name in ("arm/blobs/deep/file", "arm/state.json", "hand/state.json", "file"):
             put(store, name, file)
         assert sorted(store.folders()) == ["arm", "hand"]
 
-    def test_what_is_whole_or_has_just_begun_is_not_cleared_away(self, store: Store, tmp_path: Path) -> None:
+    def test_what_is_whole_or_has_just_begun_is_not_cleared_away(self, store: Prunable, tmp_path: Path) -> None:
         put(store, "pi0/v1/file", made(tmp_path / "file", content_of(PART + 1)))
         later = datetime.now(UTC) + timedelta(days=1)
         assert store.clear_unfinished(later) == 0

@@ -18,13 +18,13 @@ from vla_ops.publishing.stores.base import Store
 from vla_ops.publishing.stores.gcs import GcsStore
 from vla_ops_tests.homes.contract import HomeContract
 from vla_ops_tests.homes.machines import Machine
-from vla_ops_tests.publishing.stores.contract import PART, StoreContract, content_of, made, put
+from vla_ops_tests.publishing.stores.contract import PART, PrunableContract, content_of, made, put
 from vla_ops_tests.services.gcs import GcsFolder
 
 pytestmark = pytest.mark.services
 
 
-class TestInGoogleCloudStorage(StoreContract):
+class TestInGoogleCloudStorage(PrunableContract):
     @pytest.fixture
     def store(self, gs: GcsFolder) -> Store:
         return store_at(gs.uri)

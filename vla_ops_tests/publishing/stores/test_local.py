@@ -10,7 +10,7 @@ import pytest
 
 from vla_ops.errors import PublishError
 from vla_ops.publishing.stores import LocalStore, store_at
-from vla_ops_tests.publishing.stores.contract import StoreContract, made, put
+from vla_ops_tests.publishing.stores.contract import PrunableContract, made, put
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-class TestLocal(StoreContract):
+class TestLocal(PrunableContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> LocalStore:
         return LocalStore(tmp_path / "store")

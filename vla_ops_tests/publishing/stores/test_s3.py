@@ -21,7 +21,7 @@ from vla_ops.publishing.stores.s3 import S3Store
 from vla_ops.publishing.stores.s3_client import Bandwidth, S3Options
 from vla_ops_tests.holding import Hold
 from vla_ops_tests.launchers.contract import wait_for
-from vla_ops_tests.publishing.stores.contract import PART, StoreContract, content_of, made, put
+from vla_ops_tests.publishing.stores.contract import PART, PrunableContract, content_of, made, put
 from vla_ops_tests.services.s3 import SECRET, Bucket, serve_again, serve_s3
 
 pytestmark = pytest.mark.services
@@ -86,7 +86,7 @@ def message_of(uri: str, **options: Any) -> str:
     return str(caught.value)
 
 
-class TestS3(StoreContract):
+class TestS3(PrunableContract):
     @pytest.fixture
     def store(self, s3: Bucket) -> S3Store:
         return S3Store(s3.uri)
