@@ -27,7 +27,8 @@ class Publish:
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_FOLDER")]
-    """ROBOT/TRAINING (its last checkpoint; @best or @STEP behind it for another), or the folder of a checkpoint, export or dataset."""
+    """ROBOT/TRAINING (its last checkpoint; @best or @STEP behind it for another), the folder of a checkpoint, export or dataset, or what
+    was published elsewhere."""
     to: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STORE")]
     """Where to: hub:OWNER/NAME on the Hugging Face Hub, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a folder."""
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None

@@ -127,7 +127,7 @@ def _kept(note: Path, cache: Path) -> tuple[Version, Path] | None:
         return None
     if manifest is None:
         return None
-    _require_same(manifest.files, folder)
+    require_same(manifest.files, folder)
     return Version(told["uri"], manifest, told["publication"]), folder
 
 
@@ -139,7 +139,7 @@ def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _
     """
     manifest = version.manifest
     if (local := local_path(version.uri)) is not None:
-        _require_same(manifest.files, local)
+        require_same(manifest.files, local)
         return local
     # Without the commit, of which several may hold one version.
     name = without_secrets(version.uri).partition("://")[2].partition("@")[0]
@@ -148,7 +148,7 @@ def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _
         hold_until_exit(target)
         if (target / CONTENT).is_dir():
             try:
-                _require_same(manifest.files, target / CONTENT)
+                require_same(manifest.files, target / CONTENT)
                 return target / CONTENT
             except PublishError as error:
                 say(f"{error} It is fetched again.")
@@ -183,7 +183,8 @@ def _fetch(file: RemoteFile, entry: Entry, target: Path) -> None:
         raise _not_as_published(file.name, why, file.url)
 
 
-def _require_same(files: Mapping[str, Entry], folder: Path) -> None:
+def require_same(files: Mapping[str, Entry], folder: Path) -> None:
+    """Raise PublishError, naming the file, where a folder does not hold these files as they were published."""
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="verify") as pool:
         for name, why in zip(files, pool.map(lambda name: _differs(files[name], folder / name), files), strict=True):
             if why is not None:

@@ -23,7 +23,8 @@ from vla_ops.checkpoints.layout import (
 from vla_ops.datasets.lerobot_version import VERSION_FILE
 from vla_ops.errors import PublishError
 from vla_ops.home import moved_here
-from vla_ops.published.manifest import MANIFEST_FILE, Kind
+from vla_ops.published.manifest import MANIFEST_FILE, Kind, Manifest
+from vla_ops.published.pull import require_same
 from vla_ops.publishing.origin import origin_of_dataset, origin_of_run, tasks_of_run
 from vla_ops.publishing.secrets import require_no_secrets
 
@@ -46,12 +47,14 @@ class Package:
 
 
 def package_at(folder: Path, *, name: str | None = None, to_resume: bool = False) -> Package:
-    """The package of a checkpoint, an export or a dataset version in `folder`, under a name of its own or its robot's and training's.
+    """The package of a checkpoint, an export, a dataset version or a published one in `folder`, by `name` or its robot's and training's.
 
     `to_resume` takes the train state of a checkpoint along. Raise PublishError for what is none of them, for a checkpoint of no run of
     this project, and for files that hold a secret of this environment.
     """
-    if (folder / EXPORT_FILE).is_file():
+    if (folder / MANIFEST_FILE).is_file():
+        package = _published(folder, name)
+    elif (folder / EXPORT_FILE).is_file():
         package = _told(folder, name)
     elif (folder / VERSION_FILE).is_file():
         package = _dataset(folder, name)
@@ -59,6 +62,14 @@ def package_at(folder: Path, *, name: str | None = None, to_resume: bool = False
         package = _checkpoint(open_checkpoint(folder), name, to_resume=to_resume)
     require_no_secrets(package.files)
     return package
+
+
+def _published(folder: Path, name: str | None) -> Package:
+    """What was published elsewhere: the same version, which says what it was made of as nobody here could."""
+    manifest = Manifest.from_json((folder / MANIFEST_FILE).read_bytes(), file=str(folder / MANIFEST_FILE))
+    require_same(manifest.files, folder)
+    files = {file: folder / file for file in manifest.files}
+    return Package(manifest.kind, name or manifest.name, files, manifest.origin, manifest.measured)
 
 
 def _checkpoint(checkpoint: Checkpoint, name: str | None, *, to_resume: bool) -> Package:

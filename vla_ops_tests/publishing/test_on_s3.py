@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vla_ops.checkpoints.sources import locate
 from vla_ops.errors import FetchError, PublishError
 from vla_ops.policies.policy import Policy
 from vla_ops.published.pull import published_at, pull
@@ -43,6 +44,16 @@ def test_only_what_changed_travels(done: Published, s3: Bucket, small_run: Run, 
     again = publish(other, store_at(s3.uri), work=tmp_path)
     assert (again.bytes_sent, again.pointed_to) == (2, again.manifest.version)
     assert published_at(f"{done.uri}@{done.manifest.version}") is not None
+
+
+def test_what_was_published_is_published_elsewhere_as_the_same_version(done: Published, tmp_path: Path) -> None:
+    there = locate(done.uri, tmp_path / "home")
+    again = publish(package_at(there), store_at(str(tmp_path / "mirror")), work=tmp_path / "work")
+    assert again.manifest.version == done.manifest.version
+    assert (again.manifest.files, again.manifest.origin) == (done.manifest.files, done.manifest.origin)
+    (there / "run.json").write_text("{}")
+    with pytest.raises(PublishError, match=r"not what was published.*run\.json"):
+        package_at(there)
 
 
 def test_an_object_that_is_damaged_there_is_not_served(done: Published, s3: Bucket, tmp_path: Path) -> None:  # noqa: F811
