@@ -16,7 +16,7 @@ from vla_ops.errors import CheckpointError
 from vla_ops.fetching.download import download
 from vla_ops.fetching.remote import local_path
 from vla_ops.kept import hold_around
-from vla_ops.published.pull import PULLED, Version, bring
+from vla_ops.published.pull import PULLED, Version, bring, require_no_publication
 
 _TRAININGS, _CACHE = "trainings", "cache/checkpoints"
 
@@ -30,7 +30,7 @@ def init_source(uri: str, home: Path, *, say: Callable[[str], None] = lambda _: 
     if (published := _published(uri, home, say)) is not None:
         version, folder = published
         return CheckpointSource(open_checkpoint(folder), name=version.name)
-    path = locate(uri, home, say=say)
+    path = _unpublished(uri, home, say)
     return PaliGemmaSource(path) if path.suffix == ".npz" else CheckpointSource(open_checkpoint(path))
 
 
@@ -46,17 +46,18 @@ def checkpoint_at(uri: str, home: Path, *, say: Callable[[str], None] = lambda _
 
 def locate(uri: str, home: Path, *, say: Callable[[str], None] = lambda _: None) -> Path:
     """Where what `uri` names is on this machine, fetched if need be. A run of this project comes before a relative path."""
-    if (published := _published(uri, home, say)) is not None:
-        return published[1]
+    published = _published(uri, home, say)
+    return _unpublished(uri, home, say) if published is None else published[1]
+
+
+def _unpublished(uri: str, home: Path, say: Callable[[str], None]) -> Path:
     local = local_path(uri)
     if local is None:
-        return download(uri, home / _CACHE, say=say)
-    # Of another process's: `vla-ops pull` prints one.
+        return download(uri, home / _CACHE, check=lambda files: require_no_publication(files, uri), say=say)
+    # Of a cache, and of another process's, perhaps.
     hold_around(local.absolute())
     run = _run_named(uri, home)
-    if run is not None:
-        return run / str(_step(run, uri.partition("@")[2]))
-    return local
+    return local if run is None else run / str(_step(run, uri.partition("@")[2]))
 
 
 def _published(uri: str, home: Path, say: Callable[[str], None]) -> tuple[Version, Path] | None:

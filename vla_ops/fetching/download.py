@@ -37,16 +37,24 @@ _CACHE_GB = 200.0
 _AT_ONCE, _ATTEMPTS, _PAUSE_S, _SAY_EVERY_S = 4, 4, 0.25, 5.0
 
 
-def download(uri: str, cache: Path, *, parts: Sequence[str] = ("params", "assets"), say: Callable[[str], None] = lambda _: None) -> Path:
+def download(
+    uri: str,
+    cache: Path,
+    *,
+    parts: Sequence[str] = ("params", "assets"),
+    check: Callable[[Sequence[RemoteFile]], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
     """Fetch a checkpoint's folder, or a single file, into the cache; return where it is there.
 
-    Of a step folder only `parts` are fetched, of a run only its last step. `say` hears of progress. Several processes may ask for the
-    same at once: one fetches, the others wait. Where the store cannot be reached the newest copy is taken.
+    Of a step folder only `parts` are fetched, of a run only its last step. `check` may refuse what is listed there. `say` hears of
+    progress. Several processes may ask for the same at once: one fetches, the others wait. Where the store cannot be reached the newest
+    copy is taken.
     Raise FetchError for what cannot be listed or fetched, and for a file that is not what the store says it is.
     """
     place = cache / _slug(uri)
     try:
-        files = _chosen(list_files(uri), parts)
+        listed = list_files(uri)
     except FetchError as error:
         kept = _newest(place)
         if kept is None:
@@ -54,6 +62,8 @@ def download(uri: str, cache: Path, *, parts: Sequence[str] = ("params", "assets
         say(f"{error}. Taken is the copy of {_fetched_at(kept)}.")
         hold_until_exit(kept)
         return _content(kept)
+    check(listed)
+    files = _chosen(listed, parts)
     version = place / _version(files)
     while not _is_held(version):
         with only_one(place, lambda who: say(f"waiting for {who}, which is fetching {uri}")):

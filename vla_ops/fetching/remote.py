@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vla_ops.errors import FetchError
+from vla_ops.recordings.remote.errors import without_secrets
 
 # Google: a bucket that anyone may read is asked as anyone first; looking for credentials takes a while where there are none.
 _ATTEMPTS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -75,6 +76,8 @@ def read_text(uri: str) -> str | None:
         return local.read_text(encoding="utf-8") if local.is_file() else None
     try:
         return _asked(uri, lambda fs, path: fs.cat_file(path), "cannot be read").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FetchError("this is no text", file=without_secrets(uri), found=str(error)) from error
     except FetchError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
@@ -120,7 +123,7 @@ def _asked[T](uri: str, ask: Callable[[Any, str], T], what: str) -> T:
             failed.append(error)
     cause = next((error for error in failed if isinstance(error, FileNotFoundError)), failed[-1])
     found = "; ".join(dict.fromkeys(" ".join(f"{type(error).__name__}: {error}".split())[:300] for error in failed))
-    raise FetchError(what, file=uri, found=found, todo=_TODO) from cause
+    raise FetchError(what, file=without_secrets(uri), found=without_secrets(found), todo=_TODO) from cause
 
 
 def _filesystem(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:

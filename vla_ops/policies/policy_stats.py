@@ -21,10 +21,11 @@ from vla_ops.embodiment import Embodiment
 from vla_ops.errors import FetchError, StatsMismatchError, VlaOpsError
 from vla_ops.fetching.remote import folders_in, read_text
 from vla_ops.files import replacing
+from vla_ops.home import home
 from vla_ops.norm_stats import STATS_FILE, Provenance, check_provenance, read_norm_stats
 from vla_ops.norm_stats.stats import META_FILE
 from vla_ops.policies.normalize import Numbers
-from vla_ops.published.pull import folder_of
+from vla_ops.published.pull import PULLED_ASSETS, bring
 from vla_ops.robot import Dimension
 from vla_ops.spec import StatsFrom
 
@@ -250,7 +251,8 @@ def _is_padding(numbers: Numbers, width: int) -> bool:
 
 def _find(asked: StatsFrom) -> str:
     """The folder of the asset: the checkpoint's, or that of the checkpoint whose `params` were given, or below the assets themselves."""
-    base = folder_of(asked.origin.rstrip("/"))
+    published = bring(asked.origin, home() / PULLED_ASSETS, only=lambda name: name.startswith("assets/"))
+    base = asked.origin.rstrip("/") if published is None else str(published[1])
     roots = [f"{base}/assets", f"{base.rpartition('/')[0]}/assets", base]
     for root in roots:
         if read_text(f"{root}/{asked.asset_id}/{STATS_FILE}") is not None:

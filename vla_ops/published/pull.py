@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +19,18 @@ from vla_ops.errors import FetchError, PublishError, StoreError
 from vla_ops.fetching.download import CONTENT, fetch_file, trim_models
 from vla_ops.fetching.remote import RemoteFile, list_files, local_path, read_text
 from vla_ops.files import discard, only_one, write_json
-from vla_ops.kept import hold_until_exit
+from vla_ops.kept import hold_around, hold_until_exit
 from vla_ops.published.hub_address import HubAddress
 from vla_ops.published.hub_errors import is_away
 from vla_ops.published.manifest import MANIFEST_FILE, POINTER_FILE, VERSIONS, Entry, Manifest
 from vla_ops.recordings.remote.errors import without_secrets
 
 # Below VLA_OPS_HOME.
-PULLED = "cache/published"
-# Below the cache: which folder a URI named last.
-_NOTES = "uris"
+PULLED, PULLED_ASSETS = "cache/published", "cache/published_assets"
+# Below the cache: which folder a URI named last, at these endpoints.
+_NOTES, _ENDPOINTS = "uris", ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "HF_ENDPOINT")
+# A URI that ends so is a file's.
+_FILES = {".npz"}
 _AT_ONCE = 8
 
 
@@ -53,10 +56,14 @@ def published_at(uri: str) -> Version | None:
     """
     if (address := HubAddress.of(uri)) is not None:
         return _on_hub(address)
-    uri, _, asked = uri.rstrip("/").partition("@") if "@" in uri.rpartition("/")[2] else (uri.rstrip("/"), "", "")
-    if not asked and (manifest := _manifest(uri)) is not None:
-        return Version(uri, manifest, uri)
-    pointer = read_text(f"{uri}/{POINTER_FILE}")
+    above, _, last = uri.rstrip("/").rpartition("/")
+    name, _, asked = last.partition("@")
+    uri = f"{above}/{name}" if above else name
+    if Path(uri).suffix in _FILES:
+        return None
+    if not asked and (found := _version_at(uri)) is not None:
+        return found
+    pointer = _json_at(f"{uri}/{POINTER_FILE}")
     if pointer is None:
         return None
     version = asked or _pointed_at(pointer, f"{uri}/{POINTER_FILE}")
@@ -65,7 +72,22 @@ def published_at(uri: str) -> Version | None:
     if manifest is None:
         todo = "Name one that was published whole, or publish it (again)."
         raise PublishError("there is no such version, or it was never finished", file=without_secrets(folder), todo=todo)
-    return Version(folder, manifest, uri)
+    return Version(folder, manifest, without_secrets(uri))
+
+
+def _version_at(uri: str) -> Version | None:
+    """The version whose own folder a URI is."""
+    try:
+        manifest = _manifest(uri)
+    except FetchError:
+        # Who may not list a bucket is told that nothing may be read of it where there is nothing. With a pointer it is a publication.
+        if read_text(f"{uri}/{POINTER_FILE}") is None:
+            raise
+        return None
+    if manifest is None:
+        return None
+    above, _, version = uri.rpartition(f"/{VERSIONS}/")
+    return Version(uri, manifest, without_secrets(above if version == manifest.version else uri))
 
 
 def _on_hub(address: HubAddress) -> Version:
@@ -83,26 +105,19 @@ def _on_hub(address: HubAddress) -> Version:
     return Version(address.folder(commit), manifest, address.uri)
 
 
-def folder_of(uri: str) -> str:
-    """Where the files of what a URI names are: of a publication those of its version, else the URI. Raise PublishError."""
-    try:
-        version = published_at(uri)
-    except FetchError:
-        return uri  # Whoever reads it says what is wrong.
-    return uri if version is None else version.uri
-
-
-def bring(uri: str, cache: Path, *, say: Callable[[str], None] = lambda _: None) -> tuple[Version, Path] | None:
+def bring(
+    uri: str, cache: Path, *, only: Callable[[str], bool] = lambda _: True, say: Callable[[str], None] = lambda _: None
+) -> tuple[Version, Path] | None:
     """The version that a URI names and its folder on this machine, as `pull`; None where it names no publication.
 
-    Where the place cannot be reached it is what the URI named last, if that is in the cache, else None: `published_at` says what is wrong
+    Where the place cannot be read it is what the URI named last, if that is in the cache, else None: `published_at` says what is wrong
     with it, or whoever reads it otherwise. Raise PublishError where that is a Hub, and as `pull`.
     """
-    note = cache / _NOTES / f"{hashlib.sha256(uri.encode()).hexdigest()[:32]}.json"
+    note = cache / _NOTES / f"{_hash(uri, *map(os.environ.get, _ENDPOINTS))}.json"
     try:
         version = published_at(uri)
     except (FetchError, PublishError) as error:
-        kept = _kept(note, cache) if isinstance(error, FetchError) or is_away(error) else None
+        kept = _kept(note, cache, only, say) if isinstance(error, FetchError) or is_away(error) else None
         if kept is not None:
             say(f"{str(error).rstrip('.')}. Taken is {kept[0].name}, which was fetched before.")
         elif isinstance(error, PublishError):
@@ -110,36 +125,55 @@ def bring(uri: str, cache: Path, *, say: Callable[[str], None] = lambda _: None)
         return kept
     if version is None:
         return None
-    folder = pull(version, cache, say=say)
+    folder = pull(version, cache, only=only, say=say)
     if folder.is_relative_to(cache):
-        write_json(note, {"uri": version.uri, "publication": version.publication, "folder": str(folder.relative_to(cache))})
+        told = {"uri": without_secrets(version.uri), "publication": version.publication, "folder": str(folder.relative_to(cache))}
+        write_json(note, told)
     return version, folder
 
 
-def _kept(note: Path, cache: Path) -> tuple[Version, Path] | None:
+def require_no_publication(files: Iterable[RemoteFile], uri: str) -> None:
+    """Raise PublishError for a listing that has what only a publication has: read as a plain folder it would be all of its versions."""
+    if marks := sorted({POINTER_FILE, MANIFEST_FILE} & {file.name for file in files}):
+        todo = "Run the same again, and see that these credentials may read it: what names its version could not be read."
+        raise PublishError("this is a publication, and cannot be read as one", file=without_secrets(uri), found=", ".join(marks), todo=todo)
+
+
+def _kept(note: Path, cache: Path, only: Callable[[str], bool], say: Callable[[str], None]) -> tuple[Version, Path] | None:
     """What was fetched when the note was written, compared with its manifest again."""
     try:
         told = json.loads(note.read_text(encoding="utf-8"))
         folder = cache / told["folder"]
+        if not folder.is_dir():
+            return None
         hold_until_exit(folder.parent)
-        manifest = _manifest(str(folder))
-    except (OSError, ValueError, KeyError, PublishError):
+        manifest = Manifest.from_json((folder / MANIFEST_FILE).read_bytes(), file=str(folder / MANIFEST_FILE))
+        require_same(_those(manifest, only), folder)
+        return Version(told["uri"], manifest, told["publication"]), folder
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if manifest is None:
+    except PublishError as error:
+        say(f"The copy on this machine is damaged, and left alone: {error}")
         return None
-    require_same(manifest.files, folder)
-    return Version(told["uri"], manifest, told["publication"]), folder
 
 
-def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _: None) -> Path:
+def _those(manifest: Manifest, only: Callable[[str], bool]) -> dict[str, Entry]:
+    return {name: entry for name, entry in manifest.files.items() if only(name)}
+
+
+def pull(
+    version: Version, cache: Path, *, only: Callable[[str], bool] = lambda _: True, say: Callable[[str], None] = lambda _: None
+) -> Path:
     """The folder of a version on this machine, every file compared with the manifest: where it is if that is here, else in `cache`.
 
-    Several processes may ask for the same at once. Raise PublishError, naming the file, where it is not what was published; FetchError
-    and StoreError where it cannot be fetched or kept.
+    Files of which `only` says no are left there; a cache is of one `only`. Several processes may ask for the same at once. Raise
+    PublishError, naming the file, where it is not what was published; FetchError and StoreError where it cannot be fetched or kept.
     """
-    manifest = version.manifest
+    manifest, files = version.manifest, _those(version.manifest, only)
     if (local := local_path(version.uri)) is not None:
-        require_same(manifest.files, local)
+        # Of a cache, perhaps: `vla-ops pull` prints such a folder.
+        hold_around(local.absolute())
+        require_same(files, local)
         return local
     # Without the commit, of which several may hold one version.
     name = without_secrets(version.uri).partition("://")[2].partition("@")[0]
@@ -148,27 +182,29 @@ def pull(version: Version, cache: Path, *, say: Callable[[str], None] = lambda _
         hold_until_exit(target)
         if (target / CONTENT).is_dir():
             try:
-                require_same(manifest.files, target / CONTENT)
+                require_same(files, target / CONTENT)
                 return target / CONTENT
             except PublishError as error:
                 say(f"{error} It is fetched again.")
                 discard(target / CONTENT)
-        fetched = _fetched(version, target / CONTENT, say)
+        fetched = _fetched(version, files, target / CONTENT, say)
     trim_models(cache, say)
     return fetched
 
 
-def _fetched(version: Version, target: Path, say: Callable[[str], None]) -> Path:
+def _fetched(version: Version, files: Mapping[str, Entry], target: Path, say: Callable[[str], None]) -> Path:
     manifest, part = version.manifest, target.with_name(f"{target.name}.part")
     there = {file.name: file for file in list_files(f"{version.uri}/")}
-    if missing := sorted(manifest.files.keys() - there.keys()):
+    if missing := sorted(files.keys() - there.keys()):
         todo = "Publish it again, or take another version."
         raise PublishError("a file of the version is not there", file=without_secrets(version.uri), found=missing[0], todo=todo)
-    _require_space(target, manifest.total_bytes)
-    say(f"fetching {manifest.name} {manifest.version}: {len(manifest.files)} files, {manifest.total_bytes / 1e6:.1f} MB")
+    total = sum(entry.bytes for entry in files.values())
+    _require_space(target, total)
+    say(f"fetching {manifest.name} {manifest.version}: {len(files)} files, {total / 1e6:.1f} MB")
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pull") as pool:
         # The list makes errors of the threads errors of this one.
-        list(pool.map(lambda name: _fetch(there[name], manifest.files[name], part / name), manifest.files))
+        list(pool.map(lambda name: _fetch(there[name], files[name], part / name), files))
+    part.mkdir(exist_ok=True)
     (part / MANIFEST_FILE).write_bytes(manifest.to_json())
     part.rename(target)
     return target
@@ -207,8 +243,18 @@ def _not_as_published(name: str, why: str, url: str) -> PublishError:
 
 
 def _manifest(folder: str) -> Manifest | None:
-    text = read_text(f"{folder}/{MANIFEST_FILE}")
+    text = _json_at(f"{folder}/{MANIFEST_FILE}")
     return None if text is None else Manifest.from_json(text.encode(), file=without_secrets(f"{folder}/{MANIFEST_FILE}"))
+
+
+def _json_at(url: str) -> str | None:
+    """The text at a URL. None where there is none, and where a web server answers with a page to whatever it is asked for."""
+    text = read_text(url)
+    return None if text is not None and url.startswith("http") and not text.lstrip().startswith("{") else text
+
+
+def _hash(*of: str | None) -> str:
+    return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:32]
 
 
 def _pointed_at(pointer: str, file: str) -> str:

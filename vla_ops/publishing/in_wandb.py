@@ -10,10 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vla_ops.errors import TrainingError
 from vla_ops.publishing.publish import Published
 from vla_ops.spec.metrics import MetricsSpec
 from vla_ops.training.run import Run
-from vla_ops.training.sinks import WandbSink
+from vla_ops.training.sinks import WandbSink, wandb_problem
+
+
+def require_wandb(metrics: MetricsSpec) -> None:
+    """Raise TrainingError where W&B is asked for and cannot be used: before anything is uploaded that is to be referred to."""
+    if problem := wandb_problem(metrics.wandb):
+        raise TrainingError(problem)
 
 
 def refer_in_wandb(run: Run, done: Published) -> None:
@@ -22,7 +29,7 @@ def refer_in_wandb(run: Run, done: Published) -> None:
 
 
 def refer_dataset_in_wandb(work: Path, metrics: MetricsSpec, done: Published) -> None:
-    """Log a dataset in a W&B run of its own, always the same, whose folder is below `work`. Raise TrainingError as `refer_in_wandb`."""
+    """Log a dataset in a W&B run of its own, on one machine always the same: its folder is below `work`. Raise as `refer_in_wandb`."""
     config = {key: value for key, value in done.manifest.origin.items() if key != "recordings"}
     _refer(work / "wandb" / _plain(done.manifest.name), metrics, done, name=f"{done.manifest.name} published", config=config)
 

@@ -9,7 +9,7 @@ from vla_ops.errors import PublishError
 from vla_ops.export.refresh import best_of_last_run, refresh_exports
 from vla_ops.home import HF, remote_home
 from vla_ops.publishing.hub.options import HubOptions
-from vla_ops.publishing.in_wandb import refer_dataset_in_wandb, refer_in_wandb
+from vla_ops.publishing.in_wandb import refer_dataset_in_wandb, refer_in_wandb, require_wandb
 from vla_ops.publishing.package import package_at
 from vla_ops.publishing.places import chosen, publish_at
 from vla_ops.publishing.publish import Published
@@ -28,6 +28,7 @@ def publish_policy(home: Path, robot: str, training: str, asked: PublishSpec, *,
     Raise CheckpointError where nothing is trained yet, PublishError, and TrainingError where W&B is asked for and cannot be used.
     """
     run, step = best_of_last_run(home, robot, training)
+    require_wandb(run.recipe.training.metrics)
     done = publish_folder(home, run.folder / str(step), asked, say=say)
     refer_in_wandb(run, done)
     return done
@@ -35,6 +36,7 @@ def publish_policy(home: Path, robot: str, training: str, asked: PublishSpec, *,
 
 def publish_dataset(home: Path, folder: Path, asked: PublishSpec, metrics: MetricsSpec, *, say: Callable[[str], None]) -> Published:
     """Publish a dataset version, and refer to it in W&B. Raise PublishError, and TrainingError where W&B cannot be used."""
+    require_wandb(metrics)
     done = publish_folder(home, folder, asked, say=say)
     refer_dataset_in_wandb(home / "publications", metrics, done)
     return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from vla_ops.checkpoints.saving import CheckpointStore
 from vla_ops.checkpoints.sources import checkpoint_at, default_rules, init_source, locate
 from vla_ops.checkpoints.space import Keep
 from vla_ops.errors import CheckpointError, PublishError
+from vla_ops.kept import hold
 from vla_ops.publishing.package import Package
 from vla_ops.publishing.publish import Published, publish
 from vla_ops.publishing.stores import LocalStore
 from vla_ops_tests.checkpoints.serving import serving
 from vla_ops_tests.checkpoints.small import saved, small_state
 from vla_ops_tests.fetching.in_memory import same, upload
+from vla_ops_tests.services.http import HttpServer
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,7 @@ def test_of_a_publication_it_is_the_newest_version_or_the_one_that_is_named(tmp_
         assert same(locate(uri, tmp_path / "home"), Path(done.folder)), uri
         source = init_source(uri, tmp_path / "home")
         assert source.name.endswith(f"@{done.manifest.version}"), uri
+        assert same(locate(source.name, tmp_path / "home"), Path(done.folder)), uri
         _, report = load_into(small_state().params, source, rules=default_rules(source))
         assert report.source == source.name
 
@@ -123,3 +127,21 @@ def test_of_a_hub_that_cannot_be_reached_nothing_else_is_believed(tmp_path: Path
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(PublishError, match="the Hub cannot be reached"):
         locate("hub:lab/pick", tmp_path)
+
+
+def test_a_publication_whose_pointer_cannot_be_read_is_not_taken_for_a_folder_of_checkpoints(tmp_path: Path, http: HttpServer) -> None:
+    published(saved(tmp_path / "made", small_state(1)), http.folder)
+    http.trouble = lambda request, _: 403 if request.method == "GET" and request.path.endswith(".json") else "none"
+    with pytest.raises(PublishError, match=r"is a publication, and cannot be read as one .*found latest.json"):
+        locate(f"{http.uri}/arm/pi0/", tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+
+
+def test_what_is_used_of_a_cache_is_held(tmp_path: Path) -> None:
+    done = published(saved(tmp_path / "made", small_state(1)), tmp_path / "store")
+    (folder := Path(done.folder).parent / "held").mkdir()
+    shutil.copytree(done.folder, folder / "content")
+    hold(folder).close()
+    locate(str(folder / "content"), tmp_path / "home")
+    with (folder / ".in_use").open("a+") as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -148,3 +148,41 @@ def test_a_fetch_that_breaks_off_is_said_and_nothing_else_is_taken(tmp_path: Pat
     http.trouble = lambda request, _: 503 if request.path.endswith("params/a") else "none"
     with pytest.raises(FetchError, match="cannot be listed"):
         bring(f"{http.uri}/{NAME}", tmp_path / "cache")
+
+
+def test_a_page_in_the_place_of_a_manifest_is_no_publication(tmp_path: Path, http: HttpServer) -> None:
+    for name in (MANIFEST_FILE, "latest.json"):
+        (http.folder / name).write_text("<html>no such page</html>")
+    assert published_at(http.uri) is None
+
+
+def test_passwords_of_a_url_are_not_kept_and_not_said(tmp_path: Path, http: HttpServer) -> None:
+    published(LocalStore(http.folder), tmp_path / "made", a="one")
+    uri, said = f"{http.uri}/{NAME}".replace("://", "://joe:s3cret@"), list[str]()
+    found = bring(uri, tmp_path / "cache", say=said.append)
+    assert found is not None
+    http.trouble = lambda *_: 503
+    assert bring(uri, tmp_path / "cache", say=said.append) is not None
+    notes = [note.read_text() for note in (tmp_path / "cache/uris").iterdir()]
+    assert "s3cret" not in "".join([found[0].name, *said, *notes])
+
+
+def test_a_copy_that_was_damaged_here_is_not_taken_where_the_place_cannot_be_read(tmp_path: Path, http: HttpServer) -> None:
+    published(LocalStore(http.folder), tmp_path / "made", a="one")
+    uri, said = f"{http.uri}/{NAME}", list[str]()
+    found = bring(uri, tmp_path / "cache")
+    assert found is not None
+    (found[1] / "params/a").write_text("two")
+    http.trouble = lambda *_: 503
+    assert bring(uri, tmp_path / "cache", say=said.append) is None
+    assert "The copy on this machine is damaged" in said[-1]
+
+
+def test_a_part_of_a_version_is_compared_and_the_rest_is_left_there(tmp_path: Path, http: HttpServer) -> None:
+    done = published(LocalStore(http.folder), tmp_path / "made", a="one", b="two")
+    found = bring(f"{http.uri}/{NAME}", tmp_path / "cache", only=lambda name: name.endswith("/a"))
+    assert found is not None
+    assert sorted(path.name for path in found[1].rglob("*") if path.is_file()) == ["a", MANIFEST_FILE]
+    (http.folder / NAME / done.manifest.folder / "params/a").write_text("ONE")
+    with pytest.raises(PublishError, match="not what was published"):
+        bring(f"{http.uri}/{NAME}", tmp_path / "other", only=lambda name: name.endswith("/a"))

@@ -56,6 +56,8 @@ def test_a_run_whose_dataset_is_elsewhere_says_that_the_recordings_are_unknown(c
     ("init", "loaded", "said"),
     [
         ("s3://lab/policies/arm/pi0", "s3://lab/policies/arm/pi0@12ab", "s3://lab/policies/arm/pi0@12ab"),
+        ("s3://lab/policies/arm/pi0/", "s3://lab/policies/arm/pi0@12ab", "s3://lab/policies/arm/pi0@12ab"),
+        ("s3://lab/arm/pi0/versions/12ab", "s3://lab/arm/pi0@12ab", "s3://lab/arm/pi0@12ab"),
         ("hub:lab/pick@main", "hub:lab/pick@12ab", "hub:lab/pick@12ab"),
         ("gs://bucket/pi05_base/params", "/home/me/data/cache/checkpoints/params-1/2/content", "gs://bucket/pi05_base/params"),
         ("arm/pi0@best", "/home/me/data/arm/trainings/pi0/a/5", "arm/pi0@best"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -126,8 +127,7 @@ class LocalStore:
         """See Store.stored."""
         root, found = self.folder / folder, dict[str, Stored]()
         for path in sorted(root.rglob("*")):
-            if path.is_file() and not is_work_in_progress(path):
-                about = path.stat()
+            if not is_work_in_progress(path) and (about := _about(path)) is not None:
                 found[path.relative_to(root).as_posix()] = Stored(about.st_size, _time_of(about))
         return found
 
@@ -143,11 +143,20 @@ class LocalStore:
 
     def clear_unfinished(self, before: datetime) -> int:
         """See Store.clear_unfinished."""
-        left = [path for path in self.folder.rglob("*") if is_work_in_progress(path) and path.is_file()]
-        old = [path for path in left if _time_of(path.stat()) < before]
+        left = {path: _about(path) for path in self.folder.rglob("*") if is_work_in_progress(path)}
+        old = [path for path, about in left.items() if about is not None and _time_of(about) < before]
         for path in old:
             path.unlink(missing_ok=True)
         return len(old)
+
+
+def _about(path: Path) -> os.stat_result | None:
+    """Of a file; None where there is none, any more perhaps: others rename and remove."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about if stat.S_ISREG(about.st_mode) else None
 
 
 def _time_of(about: os.stat_result) -> datetime:

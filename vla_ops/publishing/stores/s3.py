@@ -54,7 +54,7 @@ class S3Store:
         self._options, self._session = options, session_of(options, self.uri)
         with self._saying():
             self._client = client_of(self._session, options, tries=PATIENT)
-            self._small = SmallPuts(self._session, self._client, self._bucket, options.given, at_once=options.at_once)
+            self._small = SmallPuts(self._session, self._client, self._bucket, options)
         # Of all files together: more at once than the store is best used with make nothing faster.
         self._pool = ThreadPoolExecutor(options.at_once, thread_name_prefix="s3")
 

@@ -47,19 +47,24 @@ def content_md5(md5: str) -> str:
 
 
 def abort_unfinished(client: Any, bucket: str, prefix: str, before: datetime) -> int:
-    """Abort uploads below a prefix that were begun before a time; return how many. None where the store has no such request."""
+    """Abort uploads below a prefix that were begun before a time; return how many. 0 where the store has no such request."""
+    pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+    listed = _allowed(lambda: [entry for page in pages for entry in page.get("Uploads", [])]) or []
+    old = [{"Key": entry["Key"], "UploadId": entry["UploadId"]} for entry in listed if entry["Initiated"] < before]
+    # One may have ended meanwhile.
+    return sum(_allowed(lambda each=each: client.abort_multipart_upload(Bucket=bucket, **each)) is not None for each in old)
+
+
+def _allowed[T](ask: Callable[[], T]) -> T | None:
+    """What a store answers; None where it has no such request, or nothing that it is about, or does not allow it."""
     from botocore.exceptions import ClientError
 
-    done = 0
     try:
-        pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
-        for entry in [entry for page in pages for entry in page.get("Uploads", []) if entry["Initiated"] < before]:
-            client.abort_multipart_upload(Bucket=bucket, Key=entry["Key"], UploadId=entry["UploadId"])
-            done += 1
+        return ask()
     except ClientError as error:
         if code_of(error) not in _NO_SUCH_REQUEST:
             raise
-    return done
+        return None
 
 
 @dataclass(frozen=True)
@@ -181,15 +186,9 @@ class Upload:
             return {}
         return {number: etags[number] for number, md5 in enumerate(self.file.md5s) if etags.get(number, "").strip('"') == md5}
 
-    def _asked(self, ask: Callable[[], list[Any]]) -> list[Any]:
-        from botocore.exceptions import ClientError
-
-        try:
-            return ask()
-        except ClientError as error:
-            if code_of(error) not in _NO_SUCH_REQUEST:
-                raise
-            return []
+    @staticmethod
+    def _asked(ask: Callable[[], list[Any]]) -> list[Any]:
+        return _allowed(ask) or []
 
     @property
     def _at(self) -> dict[str, str]:

@@ -226,6 +226,10 @@ class TestOptions:
         assert put(store, NAME, file) == PART + 1
         assert store.differs(NAME, file) is None
 
+    def test_small_files_keep_to_the_rate_too(self, s3: Bucket) -> None:
+        small = S3Store(s3.uri, options=S3Options(max_bandwidth_mb_s=1))._small
+        assert not small.put(f"{s3.prefix}/v1/file", b"", "1B2M2Y8AsgTpgAmY7PhCfg==")
+
     def test_threads_wait_for_the_bytes_that_all_of_them_took(self) -> None:
         slept: list[float] = []
         bandwidth = Bandwidth(1000, clock=lambda: 7.0, sleep=slept.append)

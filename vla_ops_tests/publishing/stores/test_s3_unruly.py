@@ -52,6 +52,30 @@ def is_copy(_method: str, _path: str, headers: Any) -> bool:
     return "x-amz-copy-source" in headers
 
 
+@pytest.mark.parametrize("region", ["eu-west-1", "us-east-1", "eu-south-2"])
+@pytest.mark.parametrize("style", ["path", "virtual"])
+def test_small_files_go_where_boto3_would_put_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, region: str, style: str) -> None:
+    (tmp_path / "config").write_text(f"[default]\nregion = {region}\ns3 =\n  addressing_style = {style}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    host = f"s3.{region}.amazonaws.com" if region != "us-east-1" else "s3.amazonaws.com"
+    expected = f"https://{host}/lab-bucket/" if style == "path" else f"https://lab-bucket.{host}/"
+    assert S3Store("s3://lab-bucket/x")._small._root == expected
+
+
+def test_a_small_file_waits_for_a_server_that_is_started_again(s3: Bucket, way: Way, tmp_path: Path) -> None:
+    store = S3Store(s3.uri, options=S3Options(endpoint="http://127.0.0.1:9", at_once=2))
+    refused = store._small
+    assert not refused.put("v1/a", b"content", "mgNkuembtIDdJeHwKEyFVQ==")
+    store = S3Store(s3.uri, options=S3Options(endpoint=way.endpoint, at_once=2))
+    store._small = refused
+    store.put("v1/a", made(tmp_path / "a", b"content"), like=None, sent=lambda _: None, asked=True)
+    assert store.listed("v1") == {"a": 7}
+
+
 def is_of_many(method: str, path: str, _headers: Any) -> bool:
     return method == "POST" and path.endswith("?delete")
 
