@@ -10,18 +10,20 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vla_ops.homes.prune import Prune
+from vla_ops.homes.prune import Plan, Prune
 from vla_ops.homes.record import Records
-from vla_ops.homes.removing import now
+from vla_ops.homes.removing import Removing, now
 from vla_ops.homes.there import removing_in, there_in
 from vla_ops.publishing.stores import LocalStore, store_at
-from vla_ops.publishing.stores.base import Store
+from vla_ops.publishing.stores.base import Prunable, Store
 from vla_ops_tests.homes.machines import Machine
 from vla_ops_tests.homes.prune_contract import (
     Between,
@@ -203,7 +205,7 @@ def test_a_prune_at_any_moment_of_a_send_takes_nothing_from_it(one: Machine, tmp
     again(one) if what == "needed again" else one.convert("b.mcap")
     for number, machine in cases(one):
         between = Between(machine.store, number, lambda machine=machine: prune(machine.store))
-        Machine(between, machine.folder).send()  # type: ignore[arg-type]
+        Machine(cast(Store, between), machine.folder).send()
         assert whole(machine.store, tmp_path / f"new{number}") == one.files
         if not between.has_happened:
             return
@@ -216,12 +218,34 @@ def test_a_prune_that_is_killed_at_any_moment_of_a_send_takes_nothing_from_it(on
     again(one)
     for number, machine in cases(one):
         between = Between(machine.store, number, lambda machine=machine: is_killed(machine.store, step))
-        is_refused(Machine(between, machine.folder).send, NEEDED)  # type: ignore[arg-type]
+        is_refused(Machine(cast(Store, between), machine.folder).send, NEEDED)
         prune(machine.store)
         assert whole(machine.store, tmp_path / f"new{number}") in (machine.files, _second(machine))
         if not between.has_happened:
             return
     pytest.fail("it never came to its end")
+
+
+def test_a_prune_that_ends_at_any_moment_of_a_send_lets_it_look_again(one: Machine, tmp_path: Path) -> None:
+    old_and_new(one)
+    one.convert("c.mcap", "of others")
+    begun = Prune(cast(Prunable, one.store), timedelta(0), say=lambda _: None, at=now() + timedelta(days=1))
+    plan, listed = begun._plan(there_in(one.store))
+    mine = begun._begin(there_in(one.store), listed)
+    assert mine is not None
+    for number, machine in cases(one):
+        between = Between(machine.store, number, partial(_end, cast(Prunable, machine.store), mine, plan))
+        Machine(cast(Store, between), machine.folder).send()
+        assert whole(machine.store, tmp_path / f"new{number}") == one.files
+        if not between.has_happened:
+            return
+    pytest.fail("it never came to its end")
+
+
+def _end(store: Prunable, mine: Removing, plan: Plan) -> None:
+    pruning = Prune(store, timedelta(0), say=lambda _: None)
+    pruning._remove(mine, plan)
+    pruning._end(mine)
 
 
 def _second(machine: Machine) -> dict[str, str]:
