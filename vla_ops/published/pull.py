@@ -56,9 +56,7 @@ def published_at(uri: str) -> Version | None:
     """
     if (address := HubAddress.of(uri)) is not None:
         return _on_hub(address)
-    above, _, last = uri.rstrip("/").rpartition("/")
-    name, _, asked = last.partition("@")
-    uri = f"{above}/{name}" if above else name
+    uri, asked = split(uri)
     if Path(uri).suffix in _FILES:
         return None
     if not asked and (found := _version_at(uri)) is not None:
@@ -73,6 +71,13 @@ def published_at(uri: str) -> Version | None:
         todo = "Name one that was published whole, or publish it (again)."
         raise PublishError("there is no such version, or it was never finished", file=without_secrets(folder), todo=todo)
     return Version(folder, manifest, without_secrets(uri))
+
+
+def split(uri: str) -> tuple[str, str]:
+    """A URI without its version, and that: empty where there is none. An @ further up is part of the place."""
+    above, slash, last = uri.rstrip("/").rpartition("/")
+    name, _, version = last.partition("@")
+    return f"{above}{slash}{name}", version
 
 
 def _version_at(uri: str) -> Version | None:

@@ -10,6 +10,7 @@ from typing import Any
 from vla_ops.datasets.lerobot_version import VERSION_FILE
 from vla_ops.home import moved_here
 from vla_ops.published.manifest import VERSIONS
+from vla_ops.published.pull import split
 from vla_ops.recordings.remote.errors import without_secrets
 
 
@@ -37,9 +38,9 @@ def origin_of_run(told: Mapping[str, Any]) -> dict[str, Any]:
 def _init_of(told: Mapping[str, Any]) -> str | None:
     """As the YAML has it; of a publication with the version that was loaded."""
     asked, loaded = str(told["recipe"]["training"].get("init") or ""), str(told.get("load_report", {}).get("source", ""))
-    named = without_secrets(asked.rpartition("@")[0] if "@" in asked.rpartition("/")[2] else asked).rstrip("/")
+    named, (publication, version) = without_secrets(split(asked)[0]), split(loaded)
     # Of a version's own folder the publication is loaded by its name, which is above it.
-    is_version = loaded.rpartition("@")[0] in {named, named.rpartition(f"/{VERSIONS}/")[0]} and "@" in loaded.rpartition("/")[2]
+    is_version = version and publication in {named, named.rpartition(f"/{VERSIONS}/")[0]}
     return (loaded if asked and is_version else without_secrets(asked)) or None
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from vla_ops.errors import FetchError, PublishError
 from vla_ops.published.manifest import MANIFEST_FILE
-from vla_ops.published.pull import Version, bring, published_at, pull
+from vla_ops.published.pull import Version, bring, published_at, pull, split
 from vla_ops.publishing.stores import LocalStore
 from vla_ops_tests.publishing.packages import NAME, published
 from vla_ops_tests.services.http import HttpServer
@@ -186,3 +186,19 @@ def test_a_part_of_a_version_is_compared_and_the_rest_is_left_there(tmp_path: Pa
     (http.folder / NAME / done.manifest.folder / "params/a").write_text("ONE")
     with pytest.raises(PublishError, match="not what was published"):
         bring(f"{http.uri}/{NAME}", tmp_path / "other", only=lambda name: name.endswith("/a"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "named", "version"),
+    [
+        ("s3://lab/a@b/pick@12ab", "s3://lab/a@b/pick", "12ab"),
+        ("s3://lab/a@b/pick/", "s3://lab/a@b/pick", ""),
+        ("https://joe:pw@host/pick@12ab", "https://joe:pw@host/pick", "12ab"),
+        ("/store", "/store", ""),
+        ("/store@12ab", "/store", "12ab"),
+        ("store", "store", ""),
+        ("hub:lab/pick@main", "hub:lab/pick", "main"),
+    ],
+)
+def test_a_version_stands_behind_the_last_at_of_the_name(uri: str, named: str, version: str) -> None:
+    assert split(uri) == (named, version)
