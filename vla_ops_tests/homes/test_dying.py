@@ -15,7 +15,7 @@ from vla_ops.homes.needs import dataset
 from vla_ops.homes.record import Records
 from vla_ops.homes.robot_home import Wanted
 from vla_ops.publishing.stores import LocalStore
-from vla_ops.publishing.stores.base import NONE, NOWHERE, Store, put_each
+from vla_ops.publishing.stores.base import OneByOne, Store
 from vla_ops_tests.homes.machines import Machine
 
 
@@ -35,14 +35,11 @@ class Life:
             raise Died
 
 
-class MortalStore:
+class MortalStore(OneByOne):
     """A store of whose calls each may be the last, before or after it has done its work."""
 
     def __init__(self, store: Store, life: Life) -> None:
         self._store, self._life = store, life
-
-    def put_all(self, files: Any, *, last: Any = NONE, like: Any = NOWHERE, sent: Any, asked: bool = False) -> None:
-        put_each(self, files, last=last, like=like, sent=sent, asked=asked)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)

@@ -130,18 +130,21 @@ class Prunable(Store, Protocol):
         ...
 
 
-def put_each(
-    store: Store,
-    files: Mapping[str, HashedFile],
-    *,
-    last: Mapping[str, HashedFile],
-    like: Mapping[str, str],
-    sent: Callable[[int], None],
-    asked: bool,
-) -> None:
-    """What `put_all` is where files are put one by one: as many at once as the store is best used with."""
-    with ThreadPoolExecutor(store.at_once, thread_name_prefix="put") as pool:
-        # The list makes errors of the threads errors of this one.
-        list(pool.map(lambda name: store.put(name, files[name], like=like.get(name), sent=sent, asked=asked), files))
-    for name, file in last.items():
-        store.put(name, file, like=None, sent=lambda _: None, asked=asked)
+class OneByOne:
+    """Of stores into which files are put one by one: many of them by as many calls at once as the store is best used with."""
+
+    def put_all(
+        self: Store,
+        files: Mapping[str, HashedFile],
+        *,
+        last: Mapping[str, HashedFile] = NONE,
+        like: Mapping[str, str] = NOWHERE,
+        sent: Callable[[int], None],
+        asked: bool = False,
+    ) -> None:
+        """See Store.put_all."""
+        with ThreadPoolExecutor(self.at_once, thread_name_prefix="put") as pool:
+            # The list makes errors of the threads errors of this one.
+            list(pool.map(lambda name: self.put(name, files[name], like=like.get(name), sent=sent, asked=asked), files))
+        for name, file in last.items():
+            self.put(name, file, like=None, sent=lambda _: None, asked=asked)

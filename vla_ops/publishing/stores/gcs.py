@@ -18,7 +18,7 @@ from typing import Any
 from vla_ops.errors import PublishError
 from vla_ops.fetching.remote import RemoteFile, file_at
 from vla_ops.publishing.hashing import HashedFile, changed
-from vla_ops.publishing.stores.base import NONE, NOWHERE, Pointer, Stored, put_each
+from vla_ops.publishing.stores.base import OneByOne, Pointer, Stored
 
 _URI = re.compile(r"gs://(?P<bucket>[^/@?#\s]+)(?:/(?P<prefix>[^?#]*))?")
 _PARTS, _PROBE = ".parts", ".vla-ops-probe"
@@ -28,7 +28,7 @@ _TRIES = 3
 _TODO = "Check the bucket's name, and the credentials: GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`."
 
 
-class GcsStore:
+class GcsStore(OneByOne):
     """`gs://BUCKET/PREFIX`. Credentials are Google's default ones. Raise PublishError for a URI that is none, and without the library."""
 
     def __init__(self, uri: str, *, at_once: int = 8) -> None:
@@ -81,18 +81,6 @@ class GcsStore:
                         return
                     if not left:
                         raise
-
-    def put_all(
-        self,
-        files: Mapping[str, HashedFile],
-        *,
-        last: Mapping[str, HashedFile] = NONE,
-        like: Mapping[str, str] = NOWHERE,
-        sent: Callable[[int], None],
-        asked: bool = False,
-    ) -> None:
-        """See Store.put_all."""
-        put_each(self, files, last=last, like=like, sent=sent, asked=asked)
 
     def differs(self, name: str, file: HashedFile) -> str | None:
         """See Store.differs."""

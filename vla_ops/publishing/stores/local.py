@@ -16,13 +16,13 @@ from vla_ops.errors import PublishError, StoreError
 from vla_ops.fetching.remote import RemoteFile, file_at
 from vla_ops.files import is_work_in_progress, link_or_copy, only_one, replacing, sweep
 from vla_ops.publishing.hashing import HashedFile, changed, hash_file
-from vla_ops.publishing.stores.base import NONE, NOWHERE, Pointer, Stored, put_each
+from vla_ops.publishing.stores.base import OneByOne, Pointer, Stored
 
 _BLOCK = 4 << 20
 
 
 @dataclass(frozen=True)
-class LocalStore:
+class LocalStore(OneByOne):
     """A folder of publications. What it holds is copied: links would change with the originals."""
 
     folder: Path
@@ -65,18 +65,6 @@ class LocalStore:
             file.require_unchanged()
             if (found := _copy(file.path, work, sent)) != file.sha256:
                 raise changed(file.path, f"sha256 {found}", f"sha256 {file.sha256}")
-
-    def put_all(
-        self,
-        files: Mapping[str, HashedFile],
-        *,
-        last: Mapping[str, HashedFile] = NONE,
-        like: Mapping[str, str] = NOWHERE,
-        sent: Callable[[int], None],
-        asked: bool = False,
-    ) -> None:
-        """See Store.put_all."""
-        put_each(self, files, last=last, like=like, sent=sent, asked=asked)
 
     def differs(self, name: str, file: HashedFile) -> str | None:
         """See Store.differs."""

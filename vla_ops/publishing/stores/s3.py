@@ -20,7 +20,7 @@ from typing import Any
 from vla_ops.errors import PublishError
 from vla_ops.fetching.remote import RemoteFile, file_at
 from vla_ops.publishing.hashing import HashedFile
-from vla_ops.publishing.stores.base import NONE, NOWHERE, Pointer, Stored, put_each
+from vla_ops.publishing.stores.base import OneByOne, Pointer, Stored
 from vla_ops.publishing.stores.s3_client import PATIENT, QUICK, S3Options, client_of, session_of
 from vla_ops.publishing.stores.s3_errors import code_of, said
 from vla_ops.publishing.stores.s3_parts import Upload, abort_unfinished, content_md5
@@ -39,7 +39,7 @@ _TRIES = 4
 _REMOVED_AT_ONCE = 1000
 
 
-class S3Store:
+class S3Store(OneByOne):
     """`s3://BUCKET/PREFIX`. Raise PublishError for a URI that is none, without boto3, and for options that cannot be used.
 
     `point` relies on conditional writes (If-Match, If-None-Match). Of a store that does not know them, and there are some that say
@@ -103,18 +103,6 @@ class S3Store:
                 except ClientError as error:
                     if not left or code_of(error) not in _BEGIN_ANEW:
                         raise
-
-    def put_all(
-        self,
-        files: Mapping[str, HashedFile],
-        *,
-        last: Mapping[str, HashedFile] = NONE,
-        like: Mapping[str, str] = NOWHERE,
-        sent: Callable[[int], None],
-        asked: bool = False,
-    ) -> None:
-        """See Store.put_all."""
-        put_each(self, files, last=last, like=like, sent=sent, asked=asked)
 
     def differs(self, name: str, file: HashedFile) -> str | None:
         """See Store.differs."""
