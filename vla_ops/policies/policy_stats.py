@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from vla_ops.published.pull import PULLED_ASSETS, bring
 from vla_ops.robot import Dimension
 from vla_ops.spec import StatsFrom
 
+# Where a copy is taken because the place is away, nobody else says so.
+_logger = logging.getLogger("vla_ops.norm_stats")
 ACCEPTED_FILE = "norm_stats.accepted.json"
 _NAMES = ("mean", "std", "q01", "q99")
 type Vector = Literal["state", "actions"]
@@ -85,7 +88,12 @@ def take_stats(asked: StatsFrom, spec: Embodiment, *, robot: str) -> PolicyStats
     Raise FetchError if they are not there; StatsMismatchError if they say that they are for another robot or other vectors, or if
     their width does not fit and `dims` does not say which are meant.
     """
-    found = read_stats(_find(asked))
+    published = bring(asked.origin, home() / PULLED_ASSETS, only=lambda name: name.startswith("assets/"), say=_logger.warning)
+    base = asked.origin.rstrip("/") if published is None else str(published[1])
+    found = read_stats(_find(asked, base))
+    if published is not None:
+        # The copy says nothing to a person, and on another machine nothing at all.
+        found = replace(found, origin=found.origin.replace(base, published[0].name, 1))
     made = Provenance.of(spec, robot=robot, dataset_version=f"from {_hash(found.files[STATS_FILE])}")
     if found.provenance is not None:
         if asked.dims is not None or asked.action_dims is not None:
@@ -249,10 +257,8 @@ def _is_padding(numbers: Numbers, width: int) -> bool:
     return all((values == 0).all() for values in zeros) and bool(np.isin(rest.std, (0.0, 1.0)).all())
 
 
-def _find(asked: StatsFrom) -> str:
+def _find(asked: StatsFrom, base: str) -> str:
     """The folder of the asset: the checkpoint's, or that of the checkpoint whose `params` were given, or below the assets themselves."""
-    published = bring(asked.origin, home() / PULLED_ASSETS, only=lambda name: name.startswith("assets/"))
-    base = asked.origin.rstrip("/") if published is None else str(published[1])
     roots = [f"{base}/assets", f"{base.rpartition('/')[0]}/assets", base]
     for root in roots:
         if read_text(f"{root}/{asked.asset_id}/{STATS_FILE}") is not None:

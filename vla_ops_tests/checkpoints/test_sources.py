@@ -21,18 +21,13 @@ from vla_ops.publishing.publish import Published, publish
 from vla_ops.publishing.stores import LocalStore
 from vla_ops_tests.checkpoints.serving import serving
 from vla_ops_tests.checkpoints.small import saved, small_state
-from vla_ops_tests.fetching.in_memory import same, upload
+from vla_ops_tests.fetching.in_memory import same, saved_run, upload
 from vla_ops_tests.services.http import HttpServer
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("published")
-    # With files of which two at least are large, however Orbax puts the arrays together.
-    with CheckpointStore(run, keep=Keep(latest=2)) as store:
-        for step in (5, 10):
-            store.save(step, small_state(step), assets={"trossen/norm_stats.json": b"{}".ljust(3000)})
-    return run
+    return saved_run(tmp_path_factory.mktemp("published"))
 
 
 def test_init_is_a_path_a_url_or_a_run_of_the_project(run: Path, tmp_path: Path) -> None:

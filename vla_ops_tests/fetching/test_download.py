@@ -15,24 +15,16 @@ import pytest
 
 from vla_ops.checkpoints.layout import open_checkpoint
 from vla_ops.checkpoints.reading import read_params
-from vla_ops.checkpoints.saving import CheckpointStore
-from vla_ops.checkpoints.space import Keep
 from vla_ops.errors import CheckpointError, FetchError
 from vla_ops.fetching import download as downloading
 from vla_ops.fetching.download import download
 from vla_ops_tests.checkpoints.serving import serving
-from vla_ops_tests.checkpoints.small import small_state
-from vla_ops_tests.fetching.in_memory import same, upload
+from vla_ops_tests.fetching.in_memory import same, saved_run, upload
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("published")
-    # With files of which two at least are large, however Orbax puts the arrays together.
-    with CheckpointStore(run, keep=Keep(latest=2)) as store:
-        for step in (5, 10):
-            store.save(step, small_state(step), assets={"trossen/norm_stats.json": b"{}".ljust(3000)})
-    return run
+    return saved_run(tmp_path_factory.mktemp("published"))
 
 
 def test_a_step_is_fetched_without_its_train_state_and_only_once(run: Path, tmp_path: Path) -> None:

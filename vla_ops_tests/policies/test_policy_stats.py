@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from vla_ops.errors import FetchError, StatsMismatchError
+from vla_ops.errors import FetchError, PublishError, StatsMismatchError
 from vla_ops.norm_stats import compute_norm_stats, write_norm_stats, written_numbers
 from vla_ops.policies import PolicyStats, StatsFrom, check_stats, read_stats, take_stats, write_stats
 from vla_ops.policies.normalize import Numbers
+from vla_ops.publishing.package import Package
+from vla_ops.publishing.publish import publish
+from vla_ops.publishing.stores import LocalStore
 from vla_ops.robot import RobotSpec
 from vla_ops_tests.norm_stats.arms import parts, pose_spec, poses
 from vla_ops_tests.norm_stats.data import ALOHA, make_spec, write_dataset
 from vla_ops_tests.policies.making import ARM, aloha_spec, arm_spec, numbers
+from vla_ops_tests.services.http import HttpServer
 
 ROBOT = "test_arm"  # as write_dataset has it
 
@@ -153,6 +157,27 @@ def test_they_are_found_in_a_store() -> None:
     assert taken.actions.as_json() == numbers(3, 1).as_json()
     with pytest.raises(FetchError, match=r"no norm stats of this name.*found assets trossen; expected assets/franka/norm_stats.json"):
         take_stats(from_("memory://base", "franka"), arm_spec(), robot=ROBOT)
+
+
+def test_of_what_was_published_they_are_compared_and_name_its_version(
+    tmp_path: Path, http: HttpServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VLA_OPS_HOME", str(tmp_path / "home"))
+    base = openpi_checkpoint(tmp_path / "made", numbers(3, 0))
+    name = "assets/trossen/norm_stats.json"
+    package = Package("policy", "arm/pi0", {name: base / name}, {"robot": "arm"}, {})
+    done = publish(package, LocalStore(http.folder), work=tmp_path / "work")
+    uri = f"{http.uri}/arm/pi0"
+    taken = take_stats(from_(uri), arm_spec(), robot=ROBOT)
+    assert taken.origin == f"{uri}@{done.manifest.version}/assets/trossen"
+    http.trouble = lambda *_: 503
+    assert take_stats(from_(uri), arm_spec(), robot=ROBOT).fingerprint == taken.fingerprint
+    assert f"Taken is {uri}@{done.manifest.version}" in caplog.text
+    http.trouble = lambda *_: "none"
+    (http.folder / "arm/pi0" / done.manifest.folder / name).write_text("{}")
+    monkeypatch.setenv("VLA_OPS_HOME", str(tmp_path / "another"))
+    with pytest.raises(PublishError, match=r"not what was published.*norm_stats\.json"):
+        take_stats(from_(uri), arm_spec(), robot=ROBOT)
 
 
 def test_a_six_joint_arm_takes_half_of_an_alohas_only_when_it_says_which_half(tmp_path: Path) -> None:

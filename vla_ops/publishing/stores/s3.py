@@ -172,7 +172,7 @@ class S3Store(OneByOne):
             self._remove(batch)
 
     def clear_unfinished(self, before: datetime) -> int:
-        """See Store.clear_unfinished: uploads in parts. None where the store does not tell which there are."""
+        """See Store.clear_unfinished: uploads in parts. 0 where the store does not tell which there are."""
         with self._saying():
             return abort_unfinished(self._client, self._bucket, self._key(""), before)
 
